@@ -1,0 +1,44 @@
+# Made by `vmcorral completion bash`; don't edit.
+_vmcorral() {
+  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb='' list='' i
+  case $before in
+    --compression) COMPREPLY=($(compgen -W 'zlib lzo snappy zstd none' -- "$word")); return ;;
+    --after) COMPREPLY=($(compgen -W 'leave resume reset destroy' -- "$word")); return ;;
+    --config|--file|--guest|--limit|--max-pause|--reason|--scope|--since|--to) COMPREPLY=(); return ;;
+  esac
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    case "${verb:+$verb }${COMP_WORDS[i]}" in
+      'up'|'worker'|'watch'|'serve'|'guests'|'doctor'|'capture'|'jobs'|'cancel'|'dumps'|'show'|'log'|'fetch'|'verify'|'rm'|'convert'|'inspect'|'read'|'config'|'config check'|'config show'|'token'|'token add'|'token list'|'token rm') verb="${verb:+$verb }${COMP_WORDS[i]}" ;;
+    esac
+  done
+  case $verb in
+    '') list='up worker watch serve guests doctor capture jobs cancel dumps show log fetch verify rm convert inspect read config token --config --help --json --no-color --verbose --version' ;;
+    'up') list='--config --help --json --no-color --verbose' ;;
+    'worker') list='--config --help --json --no-color --verbose' ;;
+    'watch') list='--config --help --json --no-color --verbose' ;;
+    'serve') list='--config --help --json --no-color --verbose' ;;
+    'guests') list='--config --help --json --no-color --verbose' ;;
+    'doctor') list='--config --help --json --no-color --verbose' ;;
+    'capture') list='--after --compression --config --help --json --live --max-pause --no-color --no-wait --reason --to --verbose --yes' ;;
+    'jobs') list='--all --config --follow --help --json --limit --no-color --verbose' ;;
+    'cancel') list='--config --help --json --no-color --verbose' ;;
+    'dumps') list='--config --guest --help --json --limit --no-color --since --verbose' ;;
+    'show') list='--config --help --json --no-color --verbose' ;;
+    'log') list='--config --help --json --no-color --verbose' ;;
+    'fetch') list='--config --file --help --json --no-color --to --verbose' ;;
+    'verify') list='--all --config --help --json --no-color --verbose' ;;
+    'rm') list='--config --help --json --no-color --verbose --yes' ;;
+    'convert') list='--compression --config --force --help --json --no-color --verbose' ;;
+    'inspect') list='--config --help --json --no-color --verbose' ;;
+    'read') list='--config --help --json --no-color --raw --verbose --virtual --zero-fill' ;;
+    'config') list='check show --config --help --json --no-color --verbose' ;;
+    'config check') list='--config --help --json --no-color --verbose' ;;
+    'config show') list='--config --help --json --no-color --verbose' ;;
+    'token') list='add list rm --config --help --json --no-color --verbose' ;;
+    'token add') list='--config --help --json --no-color --scope --verbose' ;;
+    'token list') list='--config --help --json --no-color --verbose' ;;
+    'token rm') list='--config --help --json --no-color --verbose' ;;
+  esac
+  COMPREPLY=($(compgen -W "$list" -- "$word"))
+}
+complete -o default -F _vmcorral vmcorral

@@ -1,0 +1,91 @@
+/** The manifest beside a dump: the only thing that makes it exist. JSON schema: config/manifest.schema.json. */
+
+import type { Compression, Trigger } from './capture.js';
+import type { AfterAction } from './guest.js';
+
+export const MANIFEST_VERSION = 1;
+
+export interface ManifestFile {
+  /** File name in the dump's folder. */
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+}
+
+/** Pages of the guest by what became of them. */
+export interface PageCounts {
+  readonly pageSize: number;
+  /** Pages of RAM that the image has. */
+  readonly ram: number;
+  /** Of these, all zero: kept as one shared page. */
+  readonly zero: number;
+  /** Of these, left out on purpose by the dump level. */
+  readonly excluded: number;
+  /** Of these, written with content of their own. */
+  readonly written: number;
+}
+
+export interface KernelFacts {
+  readonly release?: string;
+  readonly version?: string;
+  readonly buildId?: string;
+  readonly hostname?: string;
+  /** Hex with 0x. */
+  readonly kaslrOffset?: string;
+}
+
+export interface PanicFacts {
+  /** `panic`, `bug`, `null-pointer`, `sysrq`, `soft-lockup`, `none` … */
+  readonly kind: string;
+  /** The kernel's own line, or what is said when there is none. */
+  readonly message: string;
+  /** Equal for equal panics; absent when there was none. */
+  readonly signature?: string;
+}
+
+export interface Manifest {
+  readonly schemaVersion: typeof MANIFEST_VERSION;
+  readonly id: string;
+  readonly guest: {
+    readonly name: string;
+    readonly uuid: string;
+    readonly host: string;
+    readonly hypervisor: string;
+    readonly machine: string;
+    readonly memoryBytes: number;
+    readonly cpus: number;
+  };
+  readonly trigger: Trigger;
+  readonly event?: string;
+  readonly reason: string;
+  readonly requestedBy: string;
+  /** ISO 8601, UTC. */
+  readonly requestedAt: string;
+  readonly capturedAt: string;
+  readonly shippedAt: string;
+  readonly pauseSeconds: number;
+  /** False where memory was read while the guest ran. */
+  readonly consistent: boolean;
+  readonly method: string;
+  readonly stateBefore: string;
+  readonly after: AfterAction;
+  readonly level: number;
+  readonly format: 'kdump-compressed';
+  readonly compression: Compression;
+  readonly pages: PageCounts;
+  /** Bytes of the image that the hypervisor gave. */
+  readonly imageBytes: number;
+  readonly kernel: KernelFacts;
+  readonly panic: PanicFacts;
+  /** Events of the same guest that came meanwhile and were folded into this dump. */
+  readonly foldedEvents: number;
+  /** What a reader should know: evidence that could not be had, … */
+  readonly warnings: readonly string[];
+  readonly files: readonly ManifestFile[];
+  readonly tools: Readonly<Record<string, string>>;
+}
+
+/** Name of the dump itself in the dump's folder. */
+export const DUMP_FILE = 'vmcore';
+export const MANIFEST_FILE = 'manifest.json';
