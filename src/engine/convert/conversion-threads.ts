@@ -1,0 +1,167 @@
+/** The threads of one conversion: one coordinator, some workers. Ends them all, whichever fails first. */
+
+import { Worker } from 'node:worker_threads';
+import type { Compression } from '../../model/capture.js';
+import { toVmcorralError, VmcorralError } from '../../model/errors.js';
+import type {
+  CoordinatorInput,
+  CoordinatorMessage,
+  CoordinatorTask,
+  EndMessage,
+  ThreadReport,
+  WorkerMessage,
+  WorkerTask,
+  Written,
+} from './messages.js';
+import { createSharedMemory, Slots } from './slots.js';
+
+const PROGRESS_MS = 250;
+/** A thread that is stuck for longer is left behind. */
+const END_GRACE_MS = 10_000;
+
+export interface ConversionSetup {
+  readonly workers: number;
+  readonly compression: Compression;
+  readonly input: CoordinatorInput;
+  readonly outputFd: number;
+  readonly outputPath: string;
+  readonly onProgress: (bytesDone: number, bytesTotal: number) => void;
+}
+
+export class ConversionThreads {
+  readonly #slots: Slots;
+  readonly #coordinator: Worker;
+  readonly #workers: readonly Worker[];
+  readonly #outputPath: string;
+  readonly #timer: NodeJS.Timeout;
+  readonly #reportProgress: () => void;
+  readonly #failed: Promise<never>;
+  #fail: (error: VmcorralError) => void = () => undefined;
+  #failure: VmcorralError | undefined;
+
+  constructor(setup: ConversionSetup) {
+    const memory = createSharedMemory(setup.workers);
+    this.#slots = new Slots(memory);
+    this.#outputPath = setup.outputPath;
+    this.#failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.#failed.catch(() => undefined);
+    const { input, outputFd, outputPath, compression } = setup;
+    const task: CoordinatorTask = { memory, compression, input, outputFd, outputPath };
+    this.#coordinator = this.#start('./coordinator.js', task);
+    const workerTask: WorkerTask = { memory, compression };
+    this.#workers = Array.from({ length: setup.workers }, () => this.#start('./page-worker.js', workerTask));
+    let last = -1;
+    this.#reportProgress = () => {
+      const { bytesDone, bytesTotal } = this.#slots.progress;
+      if (bytesDone !== last) setup.onProgress(bytesDone, bytesTotal);
+      last = bytesDone;
+    };
+    this.#timer = setInterval(this.#reportProgress, PROGRESS_MS);
+  }
+
+  #start(file: string, workerData: WorkerTask): Worker {
+    // No flags of the parent (test runners and loaders have some): these threads are plain programs.
+    const worker = new Worker(new URL(file, import.meta.url), { workerData, execArgv: [], stdin: false });
+    worker.on('error', (error) => this.abort(toVmcorralError(error)));
+    worker.on('exit', (exitCode) => {
+      const facts = { thread: file, exitCode };
+      this.abort(new VmcorralError('INTERNAL', `a thread of the conversion (${file}) ended by itself`, { facts }));
+    });
+    worker.on('message', (report: ThreadReport) => {
+      if (report.kind === 'failed') this.abort(VmcorralError.fromRecord(report.error));
+    });
+    return worker;
+  }
+
+  /** The first reason counts. */
+  abort(reason: VmcorralError): void {
+    this.#failure ??= reason;
+    this.#slots.abort();
+    this.#fail(this.#failure);
+  }
+
+  /** @param onReading is called when a FIFO is being read, so that its writer may start */
+  async convert(onReading: () => void): Promise<Written> {
+    const written = this.#report(this.#coordinator, 'written');
+    this.#coordinator.on('message', (report: ThreadReport) => {
+      if (report.kind !== 'reading') return;
+      try {
+        onReading();
+      } catch (error) {
+        this.abort(toVmcorralError(error));
+      }
+    });
+    for (const worker of this.#workers) worker.postMessage({ kind: 'compress' } satisfies WorkerMessage);
+    this.#coordinator.postMessage({ kind: 'convert' } satisfies CoordinatorMessage);
+    const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
+    const result = await written;
+    await Promise.all(idle);
+    this.#reportProgress();
+    return result;
+  }
+
+  /** Reads the output again in all threads. @returns SHA-256 of the file */
+  async verify(written: Written): Promise<string> {
+    const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
+    const message: WorkerMessage = { kind: 'verify', path: this.#outputPath, batches: written.batches };
+    for (const worker of this.#workers) worker.postMessage(message);
+    const sha256 = await this.digest(written);
+    await Promise.all(idle);
+    return sha256;
+  }
+
+  async digest(written: Written): Promise<string> {
+    const digested = this.#report(this.#coordinator, 'digested');
+    this.#coordinator.postMessage({ kind: 'digest', written } satisfies CoordinatorMessage);
+    return (await digested).sha256;
+  }
+
+  #report<K extends ThreadReport['kind']>(worker: Worker, kind: K): Promise<Extract<ThreadReport, { kind: K }>> {
+    const arrived = new Promise<Extract<ThreadReport, { kind: K }>>((resolve) => {
+      worker.on('message', (report: ThreadReport) => {
+        // The kind was just compared: that is what Extract says.
+        if (report.kind === kind) resolve(report as Extract<ThreadReport, { kind: K }>);
+      });
+    });
+    const first = Promise.race([arrived, this.#failed]);
+    // Several wait at the same time and only one of them is awaited when all fail.
+    first.catch(() => undefined);
+    return first;
+  }
+
+  /**
+   * Lets the threads end, each at its next look at the abort flag. `Worker.terminate` is not for them: when it strikes
+   * inside of koffi, Node ends the whole process ("FATAL ERROR: Error::ThrowAsJavaScriptException", seen on Node 20).
+   * @returns false when one hangs, e.g. in a write to a dead NFS server: what it has open must stay open then
+   */
+  async end(): Promise<boolean> {
+    clearInterval(this.#timer);
+    const ended = [this.#coordinator, ...this.#workers].map((worker) => endOf(worker));
+    return await within(END_GRACE_MS, Promise.all(ended));
+  }
+}
+
+function endOf(worker: Worker): Promise<void> {
+  worker.removeAllListeners('exit').removeAllListeners('message');
+  // A thread that hangs must not keep the process.
+  worker.unref();
+  return new Promise((resolve) => {
+    // An exited thread takes no listener: its id is -1.
+    if (worker.threadId < 0) return resolve();
+    worker.on('exit', () => resolve());
+    worker.postMessage({ kind: 'end' } satisfies EndMessage);
+  });
+}
+
+/** False when the time ran out. */
+async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const limit = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  const inTime = await Promise.race([promise.then(() => true), limit]);
+  clearTimeout(timer);
+  return inTime;
+}

@@ -1,0 +1,148 @@
+/** Pages of an image file, in the order of their addresses. */
+
+import fs from 'node:fs';
+import { VmcorralError } from '../../model/errors.js';
+import { openImage } from '../formats/registry.js';
+import { type Machine, type MemoryImage, type Note, PageState } from '../image/memory-image.js';
+import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
+import { findVmcoreinfo } from '../linux/find-kernel.js';
+import { highestIsFirmware } from './firmware.js';
+import type { Batch, PageFeed } from './page-feed.js';
+
+/** Pages whose states are asked for at once. */
+const STATES_WINDOW = 64 << 10;
+
+export class FileFeed implements PageFeed {
+  readonly machine: Machine;
+  readonly pageSize: number;
+  readonly notes: readonly Note[];
+  readonly level: number;
+  readonly ram: readonly PageRun[];
+  readonly ramPages: number;
+  readonly keptPages: number;
+  readonly inputBytes: number;
+  readonly warnings: readonly string[];
+  readonly #image: MemoryImage;
+  readonly #states = new Uint8Array(STATES_WINDOW);
+  #windowStart = 0;
+  #windowSize = 0;
+  #run = 0;
+  #page = 0;
+  #index = 0;
+
+  /** @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have */
+  constructor(path: string) {
+    const image = openImage(path);
+    this.#image = image;
+    try {
+      assertWhole(image, path);
+      this.machine = image.machine;
+      this.pageSize = image.pageSize;
+      this.notes = notesOf(image);
+      this.level = image.level;
+      const firmware = highestIsFirmware(image.ranges);
+      this.ram = pageRuns(
+        image.ranges.filter((range) => range !== firmware),
+        image.pageSize,
+      );
+      this.ramPages = totalPages(this.ram);
+      this.keptPages = this.#countKept();
+      this.inputBytes = fs.statSync(path).size;
+      this.warnings =
+        image.facts.incomplete === true ? ['the input is marked incomplete: its writer ran out of space'] : [];
+      this.#page = this.ram[0]?.firstPage ?? 0;
+    } catch (error) {
+      image.close();
+      throw error;
+    }
+  }
+
+  #countKept(): number {
+    let kept = 0;
+    for (const { firstPage, pageCount } of this.ram) {
+      for (let page = firstPage; page < firstPage + pageCount; page += STATES_WINDOW) {
+        const states = this.#states.subarray(0, Math.min(STATES_WINDOW, firstPage + pageCount - page));
+        this.#image.states(page, states);
+        for (let i = 0; i < states.length; i++) if (isKept(states[i]!)) kept++;
+      }
+    }
+    return kept;
+  }
+
+  fill(into: Uint8Array, batch: Batch, onKept: (firstPage: number, pageCount: number) => void): boolean {
+    const capacity = into.length / this.pageSize;
+    batch.pageCount = 0;
+    batch.firstIndex = this.#index;
+    while (batch.pageCount < capacity) {
+      const count = this.#nextRun(capacity - batch.pageCount);
+      if (count === 0) break;
+      if (batch.pageCount === 0) batch.firstPage = this.#page;
+      const at = batch.pageCount * this.pageSize;
+      this.#image.read(this.#page * this.pageSize, into.subarray(at, at + count * this.pageSize));
+      onKept(this.#page, count);
+      this.#page += count;
+      batch.pageCount += count;
+    }
+    this.#index += batch.pageCount;
+    return batch.pageCount > 0;
+  }
+
+  /** Moves to the next kept page. @returns kept pages from there, at most `most`; 0 at the end */
+  #nextRun(most: number): number {
+    for (;;) {
+      const run = this.ram[this.#run];
+      if (run === undefined) return 0;
+      const limit = run.firstPage + run.pageCount;
+      if (this.#page >= limit) {
+        this.#run++;
+        this.#page = this.ram[this.#run]?.firstPage ?? 0;
+        continue;
+      }
+      this.#loadStates(limit);
+      let at = this.#page - this.#windowStart;
+      while (at < this.#windowSize && !isKept(this.#states[at]!)) at++;
+      this.#page = this.#windowStart + at;
+      if (at === this.#windowSize) continue;
+      let count = 0;
+      while (count < most && at + count < this.#windowSize && isKept(this.#states[at + count]!)) count++;
+      return count;
+    }
+  }
+
+  #loadStates(limit: number): void {
+    if (this.#page >= this.#windowStart && this.#page < this.#windowStart + this.#windowSize) return;
+    this.#windowStart = this.#page;
+    this.#windowSize = Math.min(STATES_WINDOW, limit - this.#page);
+    this.#image.states(this.#page, this.#states.subarray(0, this.#windowSize));
+  }
+
+  close(): void {
+    this.#image.close();
+  }
+}
+
+const isKept = (state: number): boolean => state === PageState.present || state === PageState.zero;
+
+function assertWhole(image: MemoryImage, path: string): void {
+  const { truncated, expectedBytes, sizeBytes } = image.facts;
+  if (truncated !== true) return;
+  throw new VmcorralError(
+    'TRUNCATED',
+    `${path} is cut short: memory should end at offset ${String(expectedBytes)}, the file ends at ${String(sizeBytes)}`,
+    {
+      hint: 'the copy may still be running, or its writer ran out of space; `inspect` and `read` work on what is there',
+      facts: { path, offset: Number(sizeBytes), expected: Number(expectedBytes) },
+    },
+  );
+}
+
+/**
+ * The image's notes, and VMCOREINFO among them also where the hypervisor could not put it there: most guests lack the
+ * device or its driver, but makedumpfile and drgn open nothing without it. Only a proven one is taken.
+ */
+function notesOf(image: MemoryImage): readonly Note[] {
+  const { found } = findVmcoreinfo(image);
+  if (found?.source !== 'memory' || found.kernel === undefined) return image.notes;
+  const others = image.notes.filter(({ owner }) => owner !== 'VMCOREINFO');
+  return [...others, { owner: 'VMCOREINFO', type: 0, desc: Buffer.from(found.info.text, 'latin1') }];
+}

@@ -1,0 +1,20 @@
+/** The firmware's ROM among a guest's memory. */
+
+import type { MemoryRange } from '../image/memory-image.js';
+
+const FOUR_GIB = 2 ** 32;
+/** SeaBIOS has 256 KiB, OVMF 4 MiB; QEMU's limit for firmware below 4 GiB is 8 MiB. */
+const MAX_FIRMWARE_BYTES = 8 << 20;
+
+/**
+ * Where QEMU's dump has the firmware ROM as its highest memory: a range of its own that ends at 4 GiB. It is left out
+ * of what we write, as makedumpfile does: with it, the highest page number lies far beyond the kernel's last memory
+ * section, and makedumpfile 1.7.2 then looks for the page bitmap in the wrong place and can't filter the dump again.
+ * With RAM above 4 GiB the ROM does no harm and stays.
+ * @param ranges normalized
+ */
+export function highestIsFirmware(ranges: readonly MemoryRange[]): MemoryRange | undefined {
+  const last = ranges.at(-1);
+  if (last === undefined || ranges.length < 2) return undefined;
+  return last.start + last.size === FOUR_GIB && last.size <= MAX_FIRMWARE_BYTES ? last : undefined;
+}

@@ -1,0 +1,48 @@
+/** The calls on pipes that Node does not have: poll, the size of a pipe, letting go of one. */
+
+import koffi from 'koffi';
+
+const POLLIN = 1;
+const POLLHUP = 16;
+/** linux/fcntl.h; a larger one than /proc/sys/fs/pipe-max-size (1 MiB) needs CAP_SYS_RESOURCE. */
+const F_SETPIPE_SZ = 1031;
+const PIPE_BYTES = 1 << 20;
+
+const libc = koffi.load('libc.so.6');
+const poll = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)');
+const fcntl = libc.func('int fcntl(int fd, int command, ...)');
+const dup2 = libc.func('int dup2(int from, int to)');
+
+/** struct pollfd in the first 8 bytes; larger, so that it doesn't live in V8's moving heap. */
+const pollfd = new Int16Array(64);
+const pollfdAddress = koffi.address(pollfd);
+
+/**
+ * Waits until a pipe has bytes.
+ * @returns `data`; `closed` when writers were there and all are gone; `nothing` when the time ran out, also while no
+ *          writer has come yet (Linux sets POLLHUP only after one has been)
+ */
+export function pollPipe(fd: number, timeoutMs: number): 'data' | 'closed' | 'nothing' {
+  pollfd[0] = fd & 0xffff;
+  pollfd[1] = fd >>> 16;
+  pollfd[2] = POLLIN;
+  pollfd[3] = 0;
+  // -1 is EINTR: the caller looks at its flags and comes back.
+  if (poll(pollfdAddress, 1, timeoutMs) <= 0) return 'nothing';
+  const events = pollfd[3]!;
+  if ((events & POLLIN) !== 0) return 'data';
+  return (events & POLLHUP) !== 0 ? 'closed' : 'nothing';
+}
+
+/** Fewer, larger reads and writes. Best effort: a pipe of 64 KiB works too. */
+export function enlargePipe(fd: number): void {
+  fcntl(fd, F_SETPIPE_SZ, 'int', PIPE_BYTES);
+}
+
+/**
+ * Closes what `fd` stands for, from any thread, while others may still use the number: it stands for `emptyFd`
+ * (/dev/null) from then on, so nobody can hit a file that got the same number later.
+ */
+export function detach(fd: number, emptyFd: number): void {
+  dup2(emptyFd, fd);
+}

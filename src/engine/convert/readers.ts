@@ -1,0 +1,57 @@
+/**
+ * Which programs open an image of ours or of QEMU. Measured with crash 8.0.2, makedumpfile 1.7.2, drgn 0.0.22 and gdb
+ * 13.1 on 6.1 guests.
+ */
+
+import type { MemoryImage } from '../image/memory-image.js';
+import { Vmcoreinfo } from '../linux/vmcoreinfo.js';
+
+export interface Reader {
+  readonly name: string;
+  readonly opens: boolean;
+  readonly remark: string;
+}
+
+/** In the order of usefulness. */
+export function readersOf(image: MemoryImage): Reader[] {
+  const note = image.notes.find(({ owner }) => owner === 'VMCOREINFO');
+  const hasVmcoreinfo = note !== undefined && Vmcoreinfo.parse(note.desc).release !== undefined;
+  const incomplete = image.facts.incomplete === true || image.facts.truncated === true;
+  const remark = incomplete ? 'the file is incomplete' : '';
+  return image.format === 'elf' ? elfReaders(hasVmcoreinfo, remark) : kdumpReaders(image, hasVmcoreinfo, remark);
+}
+
+function elfReaders(hasVmcoreinfo: boolean, remark: string): Reader[] {
+  const needsNote = 'needs VMCOREINFO in the notes';
+  return [
+    { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux' },
+    { name: 'drgn', opens: hasVmcoreinfo, remark: hasVmcoreinfo ? 'where segments have virtual addresses' : needsNote },
+    {
+      name: 'makedumpfile',
+      opens: hasVmcoreinfo,
+      remark: hasVmcoreinfo ? 'where segments are page-aligned' : needsNote,
+    },
+    { name: 'gdb', opens: true, remark: 'registers only, unless segments have virtual addresses' },
+  ];
+}
+
+/** Debian 12's makedumpfile is built without snappy and zstd and then fails; its crash has all of them. */
+const MAKEDUMPFILE_REMARKS: Readonly<Record<string, string>> = {
+  snappy: 'if built with snappy',
+  zstd: 'if built with zstd',
+};
+
+function kdumpReaders(image: MemoryImage, hasVmcoreinfo: boolean, remark: string): Reader[] {
+  const compression = String(image.facts.compression ?? 'zlib');
+  const needsNote = 'needs VMCOREINFO in the notes';
+  return [
+    { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux' },
+    {
+      name: 'makedumpfile',
+      opens: hasVmcoreinfo,
+      remark: hasVmcoreinfo ? (MAKEDUMPFILE_REMARKS[compression] ?? '') : needsNote,
+    },
+    { name: 'drgn', opens: hasVmcoreinfo, remark: hasVmcoreinfo ? 'if built with libkdumpfile' : needsNote },
+    { name: 'gdb', opens: false, remark: 'reads ELF only' },
+  ];
+}

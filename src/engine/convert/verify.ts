@@ -1,0 +1,150 @@
+/** Reads a finished dump again, as any reader would, and compares it with what was fed. */
+
+import crypto from 'node:crypto';
+import fs from 'node:fs';
+import zlib from 'node:zlib';
+import { VmcorralError } from '../../model/errors.js';
+import { openImage } from '../formats/registry.js';
+import { type MemoryImage, PageState } from '../image/memory-image.js';
+import { pageLimit, pageRuns, totalPages } from '../image/ranges.js';
+import type { Batches } from './batches.js';
+import { cancelled } from './fifo-stream.js';
+import { SLOT_BYTES, type Slots } from './slots.js';
+
+/** Pages whose states are asked for at once. */
+const STATES_WINDOW = 4096;
+
+/**
+ * Takes batches until none is left.
+ * @throws CORRUPT where a page of the output is not what was fed; CANCELLED
+ */
+export function verifyBatches(path: string, batches: Batches, slots: Slots): void {
+  const firstPage = new Float64Array(batches.firstPage);
+  const pageCount = new Uint32Array(batches.pageCount);
+  const crc = new Uint32Array(batches.crc);
+  const image = openImage(path);
+  try {
+    const checker = new BatchChecker(image);
+    for (;;) {
+      const batch = slots.claimBatch();
+      if (batch >= batches.count) return;
+      if (slots.aborted) throw cancelled();
+      if (checker.crcOf(firstPage[batch]!, pageCount[batch]!) !== crc[batch]!) {
+        const address = `0x${(firstPage[batch]! * image.pageSize).toString(16)}`;
+        throw new VmcorralError(
+          'CORRUPT',
+          `the written dump differs from its input, in the pages from address ${address}`,
+          {
+            hint: 'suspect the disk or the memory of this machine; the dump was removed, its input is still there',
+            facts: { path, address, pages: pageCount[batch]! },
+          },
+        );
+      }
+    }
+  } finally {
+    image.close();
+  }
+}
+
+class BatchChecker {
+  readonly #image: MemoryImage;
+  readonly #pageLimit: number;
+  readonly #bytes = new Uint8Array(SLOT_BYTES);
+  readonly #states = new Uint8Array(STATES_WINDOW);
+  readonly #zeroCrc = new Map<number, number>();
+
+  constructor(image: MemoryImage) {
+    this.#image = image;
+    this.#pageLimit = pageLimit(pageRuns(image.ranges, image.pageSize));
+  }
+
+  /** CRC-32 of the next `count` kept pages from `first`; undefined when there are not so many. */
+  crcOf(first: number, count: number): number | undefined {
+    let crc = 0;
+    let left = count;
+    for (let page = first; left > 0; ) {
+      if (page >= this.#pageLimit) return undefined;
+      const states = this.#states.subarray(0, Math.min(STATES_WINDOW, left));
+      this.#image.states(page, states);
+      if (states.length === count && states.every((state) => state === PageState.zero)) return this.#crcOfZeros(count);
+      for (let at = 0; at < states.length; ) {
+        const length = keptRunLength(states, at);
+        if (length > 0) crc = this.#addRun(crc, page + at, length);
+        left -= length;
+        at += Math.max(1, length);
+      }
+      page += states.length;
+    }
+    return crc;
+  }
+
+  #addRun(crc: number, page: number, count: number): number {
+    const { pageSize } = this.#image;
+    const bytes = this.#bytes.subarray(0, count * pageSize);
+    this.#image.read(page * pageSize, bytes);
+    return zlib.crc32(bytes, crc);
+  }
+
+  #crcOfZeros(count: number): number {
+    let crc = this.#zeroCrc.get(count);
+    if (crc === undefined) {
+      const bytes = this.#bytes.subarray(0, count * this.#image.pageSize);
+      crc = zlib.crc32(bytes.fill(0));
+      this.#zeroCrc.set(count, crc);
+    }
+    return crc;
+  }
+}
+
+function keptRunLength(states: Uint8Array, at: number): number {
+  let limit = at;
+  while (limit < states.length && (states[limit] === PageState.present || states[limit] === PageState.zero)) limit++;
+  return limit - at;
+}
+
+/**
+ * Checks what stands around the pages, and takes the file's digest.
+ * @returns SHA-256, lower-case hex
+ */
+export function digestFile(
+  path: string,
+  expected: { readonly pages: number; readonly notes: number; readonly outputBytes: number },
+  slots: Slots,
+): string {
+  const image = openImage(path);
+  try {
+    const pages = totalPages(pageRuns(image.ranges, image.pageSize));
+    if (pages !== expected.pages || image.notes.length !== expected.notes) {
+      throw new VmcorralError('CORRUPT', 'the written dump has other RAM or notes than its input', {
+        facts: { path, pages, expectedPages: expected.pages, notes: image.notes.length, expectedNotes: expected.notes },
+      });
+    }
+  } finally {
+    image.close();
+  }
+  return sha256Of(path, expected.outputBytes, slots);
+}
+
+function sha256Of(path: string, sizeBytes: number, slots: Slots): string {
+  const hash = crypto.createHash('sha256');
+  const buffer = new Uint8Array(SLOT_BYTES);
+  const fd = fs.openSync(path, 'r');
+  try {
+    let total = 0;
+    for (;;) {
+      if (slots.aborted) throw cancelled();
+      const got = fs.readSync(fd, buffer, 0, buffer.length, null);
+      if (got === 0) break;
+      hash.update(buffer.subarray(0, got));
+      total += got;
+    }
+    if (total !== sizeBytes) {
+      throw new VmcorralError('CORRUPT', `the written dump is ${total} bytes, expected ${sizeBytes}`, {
+        facts: { path },
+      });
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+  return hash.digest('hex');
+}

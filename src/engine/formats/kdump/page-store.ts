@@ -1,0 +1,135 @@
+/** Pages behind descriptors: fetched through a window over the file, decompressed, a few of them kept. */
+
+import type { Compression } from '../../../model/capture.js';
+import { VmcorralError } from '../../../model/errors.js';
+import { PageDecompressor } from '../../codec/page-codec.js';
+import { type ByteSource, corrupt, truncated } from '../byte-source.js';
+import type { DescriptorTable } from './descriptors.js';
+import { PAGE_COMPRESSION } from './layout.js';
+
+const WINDOW_BYTES = 1 << 20;
+/** At least so much is fetched at a time: a random read costs little more for it, its neighbours then nothing. */
+const LEAST_FETCH_BYTES = 32 << 10;
+/** Decompressed pages that parts were read of: the kernel log and page tables come back to the same ones. */
+const KEPT_PAGES = 64;
+
+export class PageStore {
+  readonly #source: ByteSource;
+  readonly #pageSize: number;
+  readonly #descriptors: DescriptorTable;
+  readonly #window: Uint8Array;
+  #windowStart = 0;
+  #windowSize = 0;
+  readonly #kept: Uint8Array;
+  readonly #keptIndex = new Float64Array(KEPT_PAGES).fill(-1);
+  readonly #decompressors = new Map<Compression, PageDecompressor>();
+  /** Offset of the shared page of zeros; -1 if the file has none where writers put it. */
+  readonly #zeroOffset: number;
+
+  constructor(source: ByteSource, pageSize: number, descriptors: DescriptorTable) {
+    this.#source = source;
+    this.#pageSize = pageSize;
+    this.#descriptors = descriptors;
+    this.#window = new Uint8Array(WINDOW_BYTES + pageSize);
+    this.#kept = new Uint8Array(KEPT_PAGES * pageSize);
+    this.#zeroOffset = this.#findZeroPage();
+  }
+
+  /** makedumpfile, QEMU and we put the shared page of zeros first among the data (DUMP-FORMATS 2.4). */
+  #findZeroPage(): number {
+    const first = this.#descriptors.endOffset;
+    const page = new Uint8Array(this.#pageSize);
+    const got = this.#source.read(first, page, 0, page.length);
+    return got === page.length && page.every((byte) => byte === 0) ? first : -1;
+  }
+
+  isZero(index: number): boolean {
+    if (this.#zeroOffset < 0) return false;
+    this.#descriptors.find(index);
+    const { offset, size, flags } = this.#descriptors;
+    return offset === this.#zeroOffset && flags === 0 && size === this.#pageSize;
+  }
+
+  /** Copies `length` bytes from `offset` of the page with that descriptor. @throws CORRUPT, TRUNCATED, UNSUPPORTED */
+  read(index: number, offset: number, length: number, into: Uint8Array, at: number): void {
+    if (this.isZero(index)) {
+      into.fill(0, at, at + length);
+    } else if (length === this.#pageSize) {
+      this.#load(index, into, at, into.length - at);
+    } else {
+      const slot = index % KEPT_PAGES;
+      const start = slot * this.#pageSize;
+      if (this.#keptIndex[slot] !== index) {
+        this.#keptIndex[slot] = -1;
+        this.#load(index, this.#kept, start, 0);
+        this.#keptIndex[slot] = index;
+      }
+      into.set(this.#kept.subarray(start + offset, start + offset + length), at);
+    }
+  }
+
+  /** @param ahead bytes of memory that the caller goes on to read: bounds how much is fetched at once */
+  #load(index: number, into: Uint8Array, at: number, ahead: number): void {
+    this.#descriptors.find(index);
+    const { offset, size, flags } = this.#descriptors;
+    if (size === 0 || size > this.#pageSize) {
+      throw corrupt(this.#source, `descriptor ${index} says a page is ${size} bytes`, {
+        descriptor: index,
+        found: size,
+      });
+    }
+    const from = this.#fetch(offset, size, ahead);
+    if (flags === 0) {
+      if (size !== this.#pageSize) {
+        throw corrupt(this.#source, `descriptor ${index} says a plain page is ${size} bytes`, {
+          descriptor: index,
+          found: size,
+        });
+      }
+      into.set(this.#window.subarray(from, from + size), at);
+      return;
+    }
+    if (!this.#decompressor(index, flags).decompressPage(this.#window, from, size, into, at, this.#pageSize)) {
+      throw corrupt(this.#source, `the data at offset ${offset} do not decompress to a page`, { offset, size, flags });
+    }
+  }
+
+  /** Brings data into the window. @returns where in the window they start */
+  #fetch(offset: number, size: number, ahead: number): number {
+    const from = offset - this.#windowStart;
+    if (from >= 0 && from + size <= this.#windowSize) return from;
+    if (offset + size > this.#source.sizeBytes) throw truncated(this.#source, offset, size, 'the data of a page');
+    const wanted = Math.max(size, Math.min(WINDOW_BYTES, Math.max(ahead, LEAST_FETCH_BYTES)));
+    this.#windowSize = 0;
+    const got = this.#source.read(offset, this.#window, 0, Math.min(wanted, this.#window.length));
+    if (got < size) throw truncated(this.#source, offset, size, 'the data of a page');
+    this.#windowStart = offset;
+    this.#windowSize = got;
+    return 0;
+  }
+
+  #decompressor(index: number, flags: number): PageDecompressor {
+    const compression = PAGE_COMPRESSION.get(flags);
+    if (compression === undefined) {
+      throw new VmcorralError(
+        'CORRUPT',
+        `${this.#source.path} is damaged: descriptor ${index} has flags 0x${flags.toString(16)}`,
+        {
+          hint: 'no writer is known to use these flags',
+          facts: { path: this.#source.path, descriptor: index, flags },
+        },
+      );
+    }
+    let found = this.#decompressors.get(compression);
+    if (found === undefined) {
+      found = new PageDecompressor(compression);
+      this.#decompressors.set(compression, found);
+    }
+    return found;
+  }
+
+  close(): void {
+    for (const decompressor of this.#decompressors.values()) decompressor.close();
+    this.#decompressors.clear();
+  }
+}

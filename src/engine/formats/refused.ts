@@ -1,0 +1,123 @@
+/**
+ * Formats that are known and not read (yet): who gives one learns its name instead of "unknown file".
+ *
+ * References: DUMP-FORMATS section 0 and the sources named there.
+ */
+
+import type { RefusedFormat } from './format.js';
+
+interface Magic {
+  readonly name: string;
+  readonly title: string;
+  readonly hint: string;
+  /** Latin-1 text or bytes, at `at` (default 0); any of them. */
+  readonly magics: readonly (string | readonly number[])[];
+  readonly at?: number;
+}
+
+const AS_ELF = 'capture again with `virsh dump --memory-only`, which writes an ELF core';
+const UNPACK = 'unpack it first, then give the file that comes out';
+const DISK = 'this is a disk, not memory';
+const WINDOWS = 'dumps made inside Windows are not read; capture the guest from its hypervisor';
+
+const KNOWN: readonly Magic[] = [
+  { name: 'diskdump', title: 'old diskdump', magics: ['DISKDUMP'], hint: 'convert it with makedumpfile' },
+  { name: 'qemu-stream', title: 'QEMU migration stream (plain `virsh dump`)', magics: ['QEVM'], hint: AS_ELF },
+  { name: 'libvirt-save', title: 'libvirt save image', magics: ['LibvirtQemudSave'], hint: AS_ELF },
+  {
+    name: 'libvirt-save-unfinished',
+    title: 'libvirt save image that was never finished',
+    magics: ['LibvirtQemudPart'],
+    hint: 'the save was interrupted; there is no whole image in it',
+  },
+  { name: 'lime', title: 'LiME image', magics: ['EMiL'], hint: 'LiME images are not read' },
+  { name: 'avml', title: 'AVML image', magics: ['AVML'], hint: 'AVML images are not read' },
+  {
+    name: 'vmware',
+    title: 'VMware suspend or snapshot state (.vmss, .vmsn)',
+    magics: [
+      [0xd0, 0xbe, 0xd0, 0xbe],
+      [0xd2, 0xbe, 0xd2, 0xbe],
+      [0xd3, 0xbe, 0xd3, 0xbe],
+      [0xd1, 0xba, 0xd1, 0xba],
+      [0xd2, 0xba, 0xd2, 0xba],
+    ],
+    hint: 'VMware images are not read yet',
+  },
+  {
+    name: 'xc-core',
+    title: 'old Xen core (xc_core, before ELF)',
+    magics: [
+      [0xed, 0xbe, 0x0f, 0xf0],
+      [0xee, 0xbe, 0x0f, 0xf0],
+    ],
+    hint: 'use `xl dump-core` of a current Xen',
+  },
+  {
+    name: 'lkcd',
+    title: 'LKCD dump',
+    magics: [
+      [0xed, 0x23, 0x8f, 0x61, 0x73, 0x01, 0x19, 0xa8],
+      [0xcd, 0x23, 0x8f, 0x61, 0x73, 0x01, 0x19, 0xa8],
+      [0xa8, 0x19, 0x01, 0x73, 0x61, 0x8f, 0x23, 0xed],
+    ],
+    hint: 'LKCD dumps are not read; crash opens them',
+  },
+  {
+    name: 's390-dump',
+    title: 's390 stand-alone dump',
+    magics: [[0xa8, 0x19, 0x01, 0x73, 0x61, 0x8f, 0x23, 0xfd]],
+    hint: 's390 guests are not supported',
+  },
+  {
+    name: 'sadump',
+    title: 'sadump (Fujitsu stand-alone dump)',
+    magics: ['sadump\0\0', 'sadump', 'sadu'],
+    hint: 'convert it with makedumpfile',
+  },
+  { name: 'windows-crash', title: 'Windows crash dump', magics: ['PAGEDU64', 'PAGEDUMP', 'PAGE'], hint: WINDOWS },
+  { name: 'windows-minidump', title: 'Windows minidump', magics: ['MDMP'], hint: WINDOWS },
+  {
+    name: 'windows-hibernation',
+    title: 'Windows hibernation file',
+    magics: ['hibr', 'HIBR', 'wake', 'WAKE', 'RSTR', 'rstr'],
+    hint: WINDOWS,
+  },
+  {
+    name: 'hyper-v',
+    title: 'Hyper-V saved state (.vmrs)',
+    magics: [[0x14, 0x20, 0x28, 0x01]],
+    hint: 'Hyper-V is not supported',
+  },
+  {
+    name: 'virtualbox',
+    title: 'VirtualBox saved state (.sav)',
+    magics: ['\x7fVirtualBox SavedState'],
+    hint: 'use `VBoxManage debugvm NAME dumpvmcore`',
+  },
+  { name: 'vhdx', title: 'VHDX disk image', magics: ['vhdxfile'], hint: DISK },
+  { name: 'qcow2', title: 'qcow2 disk image', magics: ['QFI\xfb'], hint: DISK },
+  { name: 'vmdk', title: 'VMDK disk image', magics: ['KDMV', '# Disk Descriptor'], hint: DISK },
+  { name: 'vdi', title: 'VDI disk image', magics: ['<<< '], hint: DISK },
+  { name: 'gzip', title: 'file packed with gzip', magics: [[0x1f, 0x8b]], hint: UNPACK },
+  { name: 'bzip2', title: 'file packed with bzip2', magics: ['BZh'], hint: UNPACK },
+  { name: 'xz', title: 'file packed with xz', magics: [[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]], hint: UNPACK },
+  {
+    name: 'lzop',
+    title: 'file packed with lzop',
+    magics: [[0x89, 0x4c, 0x5a, 0x4f, 0x00, 0x0d, 0x0a, 0x1a, 0x0a]],
+    hint: UNPACK,
+  },
+  { name: 'zstd', title: 'file packed with zstd', magics: [[0x28, 0xb5, 0x2f, 0xfd]], hint: UNPACK },
+];
+
+export const refusedFormats: readonly RefusedFormat[] = KNOWN.map(({ name, title, hint, magics, at = 0 }) => {
+  const bytes = magics.map((magic) => (typeof magic === 'string' ? Buffer.from(magic, 'latin1') : Buffer.from(magic)));
+  return {
+    kind: 'refused',
+    name,
+    title,
+    hint,
+    sniff: (head) => (bytes.some((magic) => magic.every((byte, i) => head[at + i] === byte)) ? 'certain' : 'no'),
+  };
+});

@@ -1,0 +1,105 @@
+/** All formats, and how a file finds its own: by content, never by name. */
+
+import { VmcorralError } from '../../model/errors.js';
+import type { MemoryImage } from '../image/memory-image.js';
+import { type ByteSource, openFileSource } from './byte-source.js';
+import { elfFormat } from './elf/read.js';
+import { flattenedFormat } from './flattened/read.js';
+import { type Format, HEAD_BYTES } from './format.js';
+import { kdumpFormat } from './kdump/read.js';
+import { refusedFormats } from './refused.js';
+
+/** In the order of asking. */
+const FORMATS: readonly Format[] = [elfFormat, kdumpFormat, flattenedFormat, ...refusedFormats];
+
+/** A flattened dump inside of a flattened one is nobody's work. */
+const MAX_WRAPPERS = 4;
+
+/** What a file is, as far as its first bytes tell. */
+export interface Sniffed {
+  readonly name: string;
+  readonly title: string;
+  readonly kind: Format['kind'];
+}
+
+/** Undefined: nothing that we know. */
+export function sniffHead(head: Uint8Array): Sniffed | undefined {
+  const format = recognise(head);
+  return format === undefined ? undefined : { name: format.name, title: format.title, kind: format.kind };
+}
+
+/** Reads the first bytes of a file. @throws NOT_FOUND, REFUSED, UNSUPPORTED (not a regular file) */
+export function sniffImage(path: string): Sniffed | undefined {
+  const source = openFileSource(path);
+  try {
+    return sniffHead(headOf(source));
+  } finally {
+    source.close();
+  }
+}
+
+/** All formats that can be read, for capability tables. */
+export function readableFormats(): Sniffed[] {
+  return FORMATS.filter((format) => format.kind !== 'refused').map(({ name, title, kind }) => ({ name, title, kind }));
+}
+
+/**
+ * Opens a file of any readable format.
+ * @throws NOT_FOUND, REFUSED, UNSUPPORTED by name, CORRUPT, TRUNCATED
+ */
+export function openImage(path: string): MemoryImage {
+  return openSource(openFileSource(path));
+}
+
+/** The same for bytes from elsewhere. Owns `source`: closes it when it throws. */
+export function openSource(source: ByteSource): MemoryImage {
+  let current = source;
+  try {
+    for (let depth = 0; depth < MAX_WRAPPERS; depth++) {
+      const format = recogniseOrThrow(current, headOf(current));
+      if (format.kind === 'image') return format.open(current);
+      current = format.unwrap(current);
+    }
+    throw new VmcorralError('UNSUPPORTED', `${source.path} is wrapped more than ${MAX_WRAPPERS} times`);
+  } catch (error) {
+    current.close();
+    throw error;
+  }
+}
+
+function headOf(source: ByteSource): Uint8Array {
+  const head = new Uint8Array(HEAD_BYTES);
+  return head.subarray(0, source.read(0, head, 0, HEAD_BYTES));
+}
+
+function recognise(head: Uint8Array): Format | undefined {
+  return (
+    FORMATS.find((format) => format.sniff(head) === 'certain') ??
+    FORMATS.find((format) => format.sniff(head) === 'possible')
+  );
+}
+
+function recogniseOrThrow(source: ByteSource, head: Uint8Array): Exclude<Format, { kind: 'refused' }> {
+  const format = recognise(head);
+  const facts = { path: source.path, firstBytes: Buffer.from(head.subarray(0, 16)).toString('hex') };
+  if (format === undefined) {
+    const empty = head.length === 0;
+    throw new VmcorralError(
+      empty ? 'TRUNCATED' : 'UNSUPPORTED',
+      empty ? `${source.path} is empty` : `${source.path} is not a memory image of a known kind`,
+      {
+        hint: `readable are: ${readableFormats()
+          .map(({ name }) => name)
+          .join(', ')}`,
+        facts,
+      },
+    );
+  }
+  if (format.kind === 'refused') {
+    throw new VmcorralError('UNSUPPORTED', `${source.path} is a ${format.title}, which is not supported`, {
+      hint: format.hint,
+      facts: { ...facts, format: format.name },
+    });
+  }
+  return format;
+}

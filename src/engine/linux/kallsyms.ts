@@ -1,0 +1,125 @@
+/**
+ * Addresses of the kernel's own symbols, from the table that it carries for its backtraces and, since 6.0, names in
+ * VMCOREINFO.
+ *
+ * References: kernel scripts/kallsyms.c (the compressed form), kernel/kallsyms.c (`kallsyms_sym_address`). How an offset
+ * becomes an address changed twice; seen: signed against relative_base (6.1), against relative_base (6.12), against
+ * its own place (7.2). Which one it is, is settled by _stext, whose address VMCOREINFO has.
+ */
+
+import { KernelMemory } from './kernel-memory.js';
+import type { AddressSpace } from './paging.js';
+import type { Vmcoreinfo } from './vmcoreinfo.js';
+
+const MAX_SYMBOLS = 2 ** 21;
+const MAX_NAME_TOKENS = 2 ** 14;
+const TOKENS = 256;
+/** Its address is in VMCOREINFO, too. */
+const ANCHOR = '_stext';
+const MAX_TOKEN_TABLE_BYTES = 65536;
+
+/**
+ * @param wanted names of global symbols
+ * @returns what was found; empty where the kernel has no table or it can't be read. Bounded: two million symbols.
+ */
+export function findSymbols(space: AddressSpace, info: Vmcoreinfo, wanted: ReadonlySet<string>): Map<string, bigint> {
+  const memory = new KernelMemory(space);
+  const table = (name: string) => info.symbol(`kallsyms_${name}`);
+  const [names, offsets, countAt] = [table('names'), table('offsets'), table('num_syms')];
+  const count = countAt === undefined ? undefined : memory.u32(countAt);
+  const tokens = readTokens(memory, table('token_table'), table('token_index'));
+  const found = new Map<string, bigint>();
+  if (names === undefined || offsets === undefined || tokens === undefined) return found;
+  if (count === undefined || count > MAX_SYMBOLS) return found;
+  const indexes = indexesOfNames(space, names, count, tokens, new Set([...wanted, ANCHOR]));
+  const addressOf = addressing(space, info, { offsets, count, anchor: indexes.get(ANCHOR) });
+  for (const [name, index] of indexes) {
+    const address = addressOf?.(index);
+    if (address !== undefined && wanted.has(name)) found.set(name, address);
+  }
+  return found;
+}
+
+/** The pieces that names are made of. */
+function readTokens(memory: KernelMemory, table: bigint | undefined, index: bigint | undefined): string[] | undefined {
+  const indexBytes = index === undefined ? undefined : memory.bytes(index, TOKENS * 2);
+  if (table === undefined || indexBytes === undefined) return undefined;
+  const starts = new DataView(indexBytes.buffer);
+  const last = starts.getUint16((TOKENS - 1) * 2, true);
+  const bytes = memory.bytes(table, Math.min(last + 64, MAX_TOKEN_TABLE_BYTES));
+  if (bytes === undefined) return undefined;
+  const text = Buffer.from(bytes.buffer).toString('latin1');
+  return Array.from({ length: TOKENS }, (_, token) => {
+    const start = starts.getUint16(token * 2, true);
+    const end = text.indexOf('\0', start);
+    return end < 0 ? '' : text.slice(start, end);
+  });
+}
+
+/** Each name: its number of tokens in one byte, or two if the first has bit 7; then the tokens; type letter first. */
+function indexesOfNames(
+  space: AddressSpace,
+  start: bigint,
+  count: number,
+  tokens: readonly string[],
+  wanted: ReadonlySet<string>,
+): Map<string, number> {
+  const memory = new KernelMemory(space);
+  const longest = Math.max(...[...wanted].map((name) => name.length)) + 1;
+  const indexes = new Map<string, number>();
+  let at = start;
+  for (let index = 0; index < count && indexes.size < wanted.size; index++) {
+    const head = memory.view(at, 2);
+    if (head === undefined) break;
+    const first = head.getUint8(0);
+    const isLong = (first & 0x80) !== 0;
+    const length = isLong ? (first & 0x7f) | (head.getUint8(1) << 7) : first;
+    if (length === 0 || length > MAX_NAME_TOKENS) break;
+    at += isLong ? 2n : 1n;
+    const body = memory.view(at, length);
+    if (body === undefined) break;
+    let name = '';
+    for (let i = 0; i < length && name.length <= longest; i++) name += tokens[body.getUint8(i)] ?? '';
+    // The type letter is upper case for global symbols: a static one of the same name is not meant.
+    if (wanted.has(name.slice(1)) && /^[A-Z]/.test(name)) indexes.set(name.slice(1), index);
+    at += BigInt(length);
+  }
+  return indexes;
+}
+
+interface Offsets {
+  readonly offsets: bigint;
+  readonly count: number;
+  /** Index of _stext. */
+  readonly anchor: number | undefined;
+}
+
+type AddressOf = (index: number) => bigint | undefined;
+
+/** The way that gives _stext its true address; undefined where none does. */
+function addressing(space: AddressSpace, info: Vmcoreinfo, table: Offsets): AddressOf | undefined {
+  const stext = info.symbol(ANCHOR);
+  const { anchor } = table;
+  if (anchor === undefined || stext === undefined) return undefined;
+  return waysOf(space, info, table).find((way) => way(anchor) === stext);
+}
+
+function waysOf(space: AddressSpace, info: Vmcoreinfo, { offsets, count }: Offsets): AddressOf[] {
+  const memory = new KernelMemory(space);
+  const offsetAt = (index: number) => memory.view(offsets + BigInt(index) * 4n, 4)?.getInt32(0, true);
+  const way = (address: (offset: number, index: number) => bigint): AddressOf => {
+    return (index) => {
+      const offset = offsetAt(index);
+      return offset === undefined ? undefined : BigInt.asUintN(64, address(offset, index));
+    };
+  };
+  const baseAt = info.symbol('kallsyms_relative_base');
+  const base = baseAt === undefined ? undefined : memory.u64(baseAt);
+  if (base === undefined) return [way((offset, index) => offsets + BigInt(index) * 4n + BigInt(offset))];
+  let hasNegative = false;
+  for (let index = 0; index < count && !hasNegative; index++) hasNegative = (offsetAt(index) ?? 0) < 0;
+  const unsigned = way((offset) => base + BigInt(offset >>> 0));
+  // ABSOLUTE_PERCPU: what isn't negative is a per-CPU offset or an absolute value.
+  const signed = way((offset) => (offset < 0 ? base - 1n - BigInt(offset) : BigInt(offset)));
+  return hasNegative ? [signed, unsigned] : [unsigned];
+}
