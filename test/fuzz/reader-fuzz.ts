@@ -1,0 +1,133 @@
+/**
+ * Damages files that the builders made, opens them and reads all they claim to hold. Allowed are success and a
+ * VmcorralError, in bounded time and memory.
+ */
+
+import type { ByteSource } from '#src/engine/formats/byte-source.js';
+import { openSource } from '#src/engine/formats/registry.js';
+import { isVmcorralError } from '#src/model/errors.js';
+import { buildElf } from '../builders/elf-core.js';
+import { flatten, recordsOf } from '../builders/flatten.js';
+import { buildKdump } from '../builders/kdump-file.js';
+
+const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
+const ELF = buildElf(`phoff 192\n${NOTES}load 0 Ab.c memsz=0x8000\nload 0x3000 dE\nload 0x10000 F`).bytes;
+const ELF_XNUM = buildElf(`phoff 128\nxnum\n${NOTES}load 0 Ab\nload 0x9000 c`).bytes;
+const KDUMP = buildKdump(`limit 9000\n${NOTES}pages 0 Ab.-c\npages 0x2000 d!.E`).bytes;
+const KDUMP_OLD = buildKdump(`version 3\nstatus 8\n${NOTES}pages 0 aB.!-c`).bytes;
+
+const CORPUS: readonly Buffer[] = [
+  ELF,
+  ELF_XNUM,
+  KDUMP,
+  KDUMP_OLD,
+  flatten(recordsOf(KDUMP, 5000)),
+  flatten(recordsOf(ELF, 3000)),
+];
+
+const INTERESTING = [
+  0, 1, 2, 7, 8, 11, 12, 13, 0x7f, 0x80, 0xff, 0xfff, 0x1000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
+];
+const MOST_READ_BYTES = 1 << 20;
+
+export interface FuzzOutcome {
+  readonly runs: number;
+  readonly refused: number;
+  readonly slowestMs: number;
+}
+
+export function fuzzReaders({ seconds, seed }: { readonly seconds: number; readonly seed: number }): FuzzOutcome {
+  const random = generator(seed);
+  const until = performance.now() + seconds * 1000;
+  let runs = 0;
+  let refused = 0;
+  let slowestMs = 0;
+  while (performance.now() < until) {
+    const bytes = damage(Buffer.from(CORPUS[random(CORPUS.length)]!), random);
+    const before = performance.now();
+    try {
+      readAll(bytes);
+    } catch (error) {
+      if (!isVmcorralError(error) || error.code === 'INTERNAL') {
+        throw new Error(`seed ${seed}, run ${runs}: ${String(error)}\n${bytes.toString('base64').slice(0, 20_000)}`, {
+          cause: error,
+        });
+      }
+      refused++;
+    }
+    slowestMs = Math.max(slowestMs, performance.now() - before);
+    runs++;
+  }
+  return { runs, refused, slowestMs };
+}
+
+function readAll(bytes: Buffer): void {
+  const image = openSource(memorySource(bytes));
+  try {
+    const buffer = new Uint8Array(5 * image.pageSize + 100);
+    const states = new Uint8Array(64);
+    let read = 0;
+    for (const { start, size } of image.ranges) {
+      image.states(Math.floor(start / image.pageSize), states);
+      for (let at = start; at < start + size && read < MOST_READ_BYTES; at += buffer.length, read += buffer.length) {
+        const there = image.read(at, buffer);
+        if (there < 0 || there > buffer.length) throw new Error(`${there} bytes read`);
+      }
+    }
+  } finally {
+    image.close();
+  }
+}
+
+function memorySource(bytes: Buffer): ByteSource {
+  return {
+    path: 'fuzzed',
+    sizeBytes: bytes.length,
+    read: (position, into, at, length) => {
+      const part = bytes.subarray(Math.min(position, bytes.length), Math.min(position + length, bytes.length));
+      into.set(part, at);
+      return part.length;
+    },
+    close: () => undefined,
+  };
+}
+
+/** Mostly in the first pages, where headers are: data are covered by few edits anywhere. */
+function damage(bytes: Buffer, random: (below: number) => number): Buffer {
+  const edits = 1 + random(6);
+  for (let i = 0; i < edits; i++) {
+    const near = random(4) === 0 ? bytes.length : Math.min(bytes.length, [256, 600, 4700, 5400][random(4)]!);
+    const at = random(Math.max(1, near - 8));
+    const value = INTERESTING[random(INTERESTING.length)]!;
+    switch (random(6)) {
+      case 0:
+        bytes[at] = random(256);
+        break;
+      case 1:
+        bytes.writeUInt32LE(value, at - (at % 4));
+        break;
+      case 2:
+        bytes.writeBigUInt64LE(BigInt(value) << BigInt(random(33)), at - (at % 8));
+        break;
+      case 3:
+        bytes.writeBigInt64BE(BigInt(value) - BigInt(random(3)), at - (at % 8));
+        break;
+      case 4:
+        bytes.copy(bytes, at, random(bytes.length), random(bytes.length));
+        break;
+      default:
+        bytes[at] = bytes[at]! ^ (1 << random(8));
+    }
+  }
+  return random(5) === 0 ? bytes.subarray(0, random(bytes.length)) : bytes;
+}
+
+function generator(seed: number): (below: number) => number {
+  let state = seed >>> 0 || 1;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+}

@@ -1,0 +1,10 @@
+/** A few seconds of what test/fuzz does for long. */
+
+import { expect, test } from 'vitest';
+import { fuzzReaders } from '../../../fuzz/reader-fuzz.js';
+
+test('damaged files of all readable formats give pages or a VmcorralError, in bounded time', () => {
+  const { runs, slowestMs } = fuzzReaders({ seconds: 2, seed: 20_261_121 });
+  expect(runs).toBeGreaterThan(100);
+  expect(slowestMs).toBeLessThan(2000);
+});
