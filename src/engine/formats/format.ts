@@ -9,6 +9,25 @@ export const HEAD_BYTES = 64 << 10;
 /** `possible`: the bytes fit, but so they would by chance; asked only when nobody is certain. */
 export type Certainty = 'no' | 'possible' | 'certain';
 
+/** Memory [start, start + size) stands in the file at `offset`. Of files that hold no map of their own. */
+export interface MapEntry {
+  readonly start: number;
+  readonly size: number;
+  readonly offset: number;
+}
+
+/** What a format may use beside the file itself. */
+export interface OpenContext {
+  /** Paths of further files of the same image, as the user gave them: parts of a split dump, a .vmem elsewhere. */
+  readonly companions: readonly string[];
+  /** The user's map of a raw image. With it a file is raw, whatever its first bytes say. */
+  readonly map: readonly MapEntry[] | undefined;
+  /** Folder for the unpacked copy of a packed file. On a disk: the copy may be as large as the guest. */
+  readonly scratch: string;
+  /** Asked now and then by what takes long (unpacking, indexing a stream): true means throw CANCELLED. */
+  readonly cancelled: () => boolean;
+}
+
 interface Recognised {
   readonly name: string;
   /** For people. */
@@ -20,13 +39,17 @@ interface Recognised {
 /** Guest memory. `open` owns `source` from its return on; when it throws, the caller closes it. */
 export interface ImageFormat extends Recognised {
   readonly kind: 'image';
-  open(source: ByteSource): MemoryImage;
+  /** What of it is read, for the README's table: producers, variants, architectures. One line. */
+  readonly scope: string;
+  open(source: ByteSource, context: OpenContext): MemoryImage;
 }
 
 /** Bytes around another format: what comes out is recognised again. */
 export interface WrapperFormat extends Recognised {
   readonly kind: 'wrapper';
-  unwrap(source: ByteSource): ByteSource;
+  readonly scope: string;
+  /** The source that comes out owns `source`. */
+  unwrap(source: ByteSource, context: OpenContext): ByteSource;
 }
 
 /** Known, and refused by name. */

@@ -5,7 +5,7 @@ import type { MemoryImage } from '../image/memory-image.js';
 import { type ByteSource, openFileSource } from './byte-source.js';
 import { elfFormat } from './elf/read.js';
 import { flattenedFormat } from './flattened/read.js';
-import { type Format, HEAD_BYTES } from './format.js';
+import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { refusedFormats } from './refused.js';
 
@@ -14,6 +14,17 @@ const FORMATS: readonly Format[] = [elfFormat, kdumpFormat, flattenedFormat, ...
 
 /** A flattened dump inside of a flattened one is nobody's work. */
 const MAX_WRAPPERS = 4;
+
+/** All of it may be left out. */
+export type OpenOptions = Partial<OpenContext>;
+
+/** /var/tmp, not /tmp: that is often in memory. */
+const DEFAULT_CONTEXT: OpenContext = {
+  companions: [],
+  map: undefined,
+  scratch: process.env.TMPDIR ?? '/var/tmp',
+  cancelled: () => false,
+};
 
 /** What a file is, as far as its first bytes tell. */
 export interface Sniffed {
@@ -47,18 +58,19 @@ export function readableFormats(): Sniffed[] {
  * Opens a file of any readable format.
  * @throws NOT_FOUND, REFUSED, UNSUPPORTED by name, CORRUPT, TRUNCATED
  */
-export function openImage(path: string): MemoryImage {
-  return openSource(openFileSource(path));
+export function openImage(path: string, options: OpenOptions = {}): MemoryImage {
+  return openSource(openFileSource(path), options);
 }
 
 /** The same for bytes from elsewhere. Owns `source`: closes it when it throws. */
-export function openSource(source: ByteSource): MemoryImage {
+export function openSource(source: ByteSource, options: OpenOptions = {}): MemoryImage {
+  const context = { ...DEFAULT_CONTEXT, ...options };
   let current = source;
   try {
     for (let depth = 0; depth < MAX_WRAPPERS; depth++) {
       const format = recogniseOrThrow(current, headOf(current));
-      if (format.kind === 'image') return format.open(current);
-      current = format.unwrap(current);
+      if (format.kind === 'image') return format.open(current, context);
+      current = format.unwrap(current, context);
     }
     throw new VmcorralError('UNSUPPORTED', `${source.path} is wrapped more than ${MAX_WRAPPERS} times`);
   } catch (error) {

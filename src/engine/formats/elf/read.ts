@@ -12,6 +12,7 @@ const SMALL_READ_BYTES = 16 << 10;
 
 export const elfFormat: ImageFormat = {
   kind: 'image',
+  scope: 'QEMU and libvirt memory-only dumps, /proc/vmcore, makedumpfile -E; 64-bit little-endian, x86-64 and aarch64',
   name: 'elf',
   title: 'ELF core (QEMU, libvirt, makedumpfile -E, /proc/vmcore)',
   sniff: (head) => (ELF_MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),

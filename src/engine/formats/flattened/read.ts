@@ -15,6 +15,7 @@ const MAGIC = Buffer.from(FLATTENED_SIGNATURE, 'latin1');
 
 export const flattenedFormat: WrapperFormat = {
   kind: 'wrapper',
+  scope: 'makedumpfile -F, QEMU kdump-*; read in place',
   name: 'flattened',
   title: 'flattened dump (makedumpfile -F, QEMU kdump-zlib)',
   sniff: (head) => (MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),

@@ -14,6 +14,7 @@ const MAGIC = Buffer.from(KDUMP_SIGNATURE, 'latin1');
 
 export const kdumpFormat: ImageFormat = {
   kind: 'image',
+  scope: 'makedumpfile, QEMU and vmcorral, header versions 1 to 6, zlib, lzo, snappy, zstd; 64-bit little-endian',
   name: 'kdump-compressed',
   title: 'kdump-compressed (makedumpfile, QEMU, vmcorral)',
   sniff: (head) => (MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),
