@@ -38,12 +38,13 @@ export function runInGuest(socketPath: string, command: string, timeoutMs: numbe
 /**
  * Starts a command that the guest does not survive; resolves once the guest has begun with it. What is sent before the
  * guest has opened its port is lost, and QEMU drops what it hasn't passed on when we close: so it is sent again until
- * the guest answers, and the connection stays open until then.
+ * the guest answers, and the connection stays open until then. The quotes keep an echo of the line (a port that is open
+ * but not raw yet) from looking like the answer.
  */
 export function sendToGuest(socketPath: string, command: string, timeoutMs = 30_000): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect(socketPath);
-    const send = (): void => void socket.write(`\nnone echo LAB-BEGIN; ${command}\n`);
+    const send = (): void => void socket.write(`\nnone echo LAB-''BEGIN; ${command}\n`);
     const again = setInterval(send, 2_000);
     const finish = (error?: Error): void => {
       clearInterval(again);
