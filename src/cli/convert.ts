@@ -6,18 +6,19 @@ import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
 import type { CliDeps } from './deps.js';
 import { formatBytes } from './format.js';
+import { addInputOptions, type InputFlags, openChoices } from './input-options.js';
 import { Interrupt } from './interrupt.js';
 import { printable } from './printable.js';
 import { Progress } from './progress.js';
 import { formatPairs } from './table.js';
 
-interface ConvertFlags {
+interface ConvertFlags extends InputFlags {
   readonly compression: Compression;
   readonly force?: boolean;
 }
 
 export function registerConvert(program: Command, deps: CliDeps): void {
-  program
+  const verb = program
     .command('convert')
     .argument('<in>', 'an image or dump of any readable format')
     .argument('<out>', 'the kdump-compressed dump to write')
@@ -28,6 +29,7 @@ export function registerConvert(program: Command, deps: CliDeps): void {
     .option('--force', 'replace OUT if it is there')
     .action((input: string, output: string, flags: ConvertFlags) => runConvert(input, output, flags, deps))
     .addHelpText('after', HELP);
+  addInputOptions(verb);
 }
 
 const HELP = `
@@ -75,7 +77,7 @@ async function convertTo(
   input: string,
   out: string,
   replaces: boolean,
-  { compression }: ConvertFlags,
+  flags: ConvertFlags,
   interrupt: Interrupt,
   progress: Progress,
 ): Promise<ConvertResult> {
@@ -84,11 +86,11 @@ async function convertTo(
   const target = replaces ? `${out}.new-${process.pid}` : out;
   try {
     const result = await convertImage({
-      input: { kind: 'file', path: resolve(input) },
+      input: { kind: 'file', path: resolve(input), open: openChoices(flags) },
       output: target,
-      compression,
+      compression: flags.compression,
       signal: interrupt.first,
-      onProgress: (bytesDone, bytesTotal) => progress.update(input, { phase: 'converting', bytesDone, bytesTotal }),
+      onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     });
     if (replaces) await rename(target, out);
     return result;

@@ -3,20 +3,23 @@ import { type FileInspection, ImageSession } from '../engine/convert/examine.js'
 import type { CliDeps } from './deps.js';
 import { SENTENCE_LIMIT } from './dump-report.js';
 import { formatBytes, formatSeconds } from './format.js';
+import { addInputOptions, type InputFlags, openChoices, unpackProgress } from './input-options.js';
 import { Interrupt, untilAborted } from './interrupt.js';
 import { printable } from './printable.js';
+import { Progress } from './progress.js';
 import { formatPairs } from './table.js';
 
 /** Ranges shown; --json has more. */
 const RANGES_SHOWN = 12;
 
 export function registerInspect(program: Command, deps: CliDeps): void {
-  program
+  const verb = program
     .command('inspect')
     .argument('<file>', 'an image or dump of any readable format')
     .description('show what a memory image holds: format, pages, kernel, panic, who opens it')
-    .action((file: string) => runInspect(file, deps))
+    .action((file: string, flags: InputFlags) => runInspect(file, flags, deps))
     .addHelpText('after', HELP);
+  addInputOptions(verb);
 }
 
 const HELP = `
@@ -25,22 +28,27 @@ Needs neither configuration nor a hypervisor. Where the image has no VMCOREINFO,
 Examples:
   $ vmcorral inspect /var/tmp/web01.vmcore
   $ vmcorral inspect core.elf --json
+  $ vmcorral inspect ram.bin --map 0:3G,4G
 `;
 
-async function runInspect(file: string, deps: CliDeps): Promise<void> {
+async function runInspect(file: string, flags: InputFlags, deps: CliDeps): Promise<void> {
   const { io } = deps;
-  const inspection = await inspectFile(file, deps);
+  const inspection = await inspectFile(file, flags, deps);
   io.result(withoutTexts(inspection), () => describeInspection(inspection));
   if (io.json) return;
   for (const warning of inspection.examination.warnings) io.warn(warning);
 }
 
-async function inspectFile(file: string, deps: CliDeps): Promise<FileInspection> {
+async function inspectFile(file: string, flags: InputFlags, deps: CliDeps): Promise<FileInspection> {
+  const open = openChoices(flags);
   const interrupt = new Interrupt(deps.signals);
-  const session = new ImageSession(file, interrupt.first);
+  const progress = new Progress(deps.io);
+  const onUnpack = unpackProgress(progress, file);
+  const session = new ImageSession(file, { signal: interrupt.first, open, onUnpack });
   try {
     return await untilAborted(session.inspect(), interrupt.first);
   } finally {
+    progress.close();
     interrupt.dispose();
     await session.close();
   }

@@ -4,7 +4,9 @@ import type { Command } from 'commander';
 import { examineFile } from '../engine/convert/examine.js';
 import { VmcorralError } from '../model/errors.js';
 import type { CliDeps } from './deps.js';
+import { addInputOptions, type InputFlags, openChoices, unpackProgress } from './input-options.js';
 import { Interrupt } from './interrupt.js';
+import { Progress } from './progress.js';
 import { withService } from './with-service.js';
 
 /** The dump's file that holds the log. */
@@ -13,12 +15,13 @@ const LOG_FILE = 'vmcore-dmesg.txt';
 const MAX_JSON_BYTES = 256 * 2 ** 20;
 
 export function registerLog(program: Command, deps: CliDeps): void {
-  program
+  const verb = program
     .command('log')
     .argument('<dump-or-file>', 'a dump, by id or the start of it, or an image file')
     .description('print the guest’s kernel log')
-    .action((target: string, _flags: unknown, command: Command) => runLog(target, deps, command))
+    .action((target: string, flags: InputFlags, command: Command) => runLog(target, flags, deps, command))
     .addHelpText('after', HELP);
+  addInputOptions(verb);
 }
 
 const HELP = `
@@ -30,8 +33,8 @@ Examples:
   $ vmcorral log ./web01.vmcore | grep -i oom
 `;
 
-async function runLog(target: string, deps: CliDeps, command: Command): Promise<void> {
-  if (await isFile(target)) await logOfFile(target, deps);
+async function runLog(target: string, flags: InputFlags, deps: CliDeps, command: Command): Promise<void> {
+  if (await isFile(target)) await logOfFile(target, flags, deps);
   else await logOfDump(target, deps, command);
 }
 
@@ -41,11 +44,15 @@ async function isFile(target: string): Promise<boolean> {
 }
 
 /** @throws UNSUPPORTED where no log could be read; NOT_FOUND, CORRUPT, TRUNCATED; CANCELLED */
-async function logOfFile(path: string, deps: CliDeps): Promise<void> {
+async function logOfFile(path: string, flags: InputFlags, deps: CliDeps): Promise<void> {
   const { io } = deps;
+  const open = openChoices(flags);
   const interrupt = new Interrupt(deps.signals);
+  const progress = new Progress(io);
+  const onUnpack = unpackProgress(progress, path);
   try {
-    const { log, warnings, kernel, panic } = await examineFile(path, interrupt.first);
+    const { log, warnings, kernel, panic } = await examineFile(path, { signal: interrupt.first, open, onUnpack });
+    progress.close();
     if (log === '') {
       throw new VmcorralError('UNSUPPORTED', `${path}: no kernel log could be read`, {
         hint: warnings[0] ?? '`vmcorral inspect` shows what the image holds',
@@ -55,6 +62,7 @@ async function logOfFile(path: string, deps: CliDeps): Promise<void> {
     else await writeUnlessClosed(deps, Buffer.from(log));
     for (const warning of warnings) io.warn(warning);
   } finally {
+    progress.close();
     interrupt.dispose();
   }
 }

@@ -1,11 +1,14 @@
 import type { Command } from 'commander';
 import { ImageSession, MAX_READ_BYTES, type MemoryPiece, type MemorySpace } from '../engine/convert/examine.js';
 import { VmcorralError } from '../model/errors.js';
+import { parseAmount } from './amount.js';
 import type { CliDeps } from './deps.js';
 import { formatBytes } from './format.js';
+import { addInputOptions, type InputFlags, openChoices, unpackProgress } from './input-options.js';
 import { Interrupt } from './interrupt.js';
+import { Progress } from './progress.js';
 
-interface ReadFlags {
+interface ReadFlags extends InputFlags {
   readonly virtual?: boolean;
   readonly raw?: boolean;
   readonly zeroFill?: boolean;
@@ -13,11 +16,10 @@ interface ReadFlags {
 
 const DEFAULT_LENGTH = 256n;
 const MAX_JSON_BYTES = 16n * 1024n * 1024n;
-const SUFFIXES: Readonly<Record<string, bigint>> = { '': 1n, K: 1024n, M: 1024n ** 2n, G: 1024n ** 3n, T: 1024n ** 4n };
 const BYTES_A_LINE = 16;
 
 export function registerRead(program: Command, deps: CliDeps): void {
-  program
+  const verb = program
     .command('read')
     .argument('<file>', 'an image or dump of any readable format')
     .argument('<address>', 'first byte: 0x… or decimal, K, M, G, T may follow')
@@ -30,6 +32,7 @@ export function registerRead(program: Command, deps: CliDeps): void {
       runRead(file, address, length, flags, deps),
     )
     .addHelpText('after', HELP);
+  addInputOptions(verb);
 }
 
 const HELP = `
@@ -56,34 +59,20 @@ async function runRead(
       hint: 'redirect it to a file, or leave --raw out for a hex dump',
     });
   }
+  const open = openChoices(flags);
   const interrupt = new Interrupt(deps.signals);
-  const session = new ImageSession(file, interrupt.first);
+  const progress = new Progress(deps.io);
+  const onUnpack = unpackProgress(progress, file);
+  const session = new ImageSession(file, { signal: interrupt.first, open, onUnpack });
   try {
     const pieces = readPieces(session, { address, length, space, zeroFill: flags.zeroFill === true });
     if (deps.io.json) await printJson(pieces, { address, length, space }, deps);
     else await printPieces(pieces, flags.raw === true, space, deps);
   } finally {
+    progress.close();
     interrupt.dispose();
     await session.close();
   }
-}
-
-/**
- * `4096`, `0x1000`, `4K`, `0x10M`: binary suffixes.
- * @throws USAGE
- */
-export function parseAmount(text: string, what: string): bigint {
-  const [, hex, decimal, suffix] =
-    /^(?:0x([0-9a-f_]{1,20})|(\d[\d_]{0,24}))([KMGT]?)(?:i?B)?$/i.exec(text.trim()) ?? [];
-  const factor = SUFFIXES[(suffix ?? '').toUpperCase()];
-  const digits = (hex ?? decimal ?? '').replaceAll('_', '');
-  if (digits === '' || factor === undefined) {
-    const looksHex = /^[0-9a-f]+$/i.test(text);
-    throw new VmcorralError('USAGE', `"${text.slice(0, 40)}" is no ${what}`, {
-      hint: looksHex ? `write 0x${text.slice(0, 40)}` : 'write 4096, 0x1000 or 4K',
-    });
-  }
-  return (hex === undefined ? BigInt(digits) : BigInt(`0x${digits}`)) * factor;
 }
 
 function checkRange(address: bigint, length: bigint, space: MemorySpace): void {

@@ -13,7 +13,7 @@ import type {
   WorkerTask,
   Written,
 } from './messages.js';
-import { createSharedMemory, Slots } from './slots.js';
+import { type ConvertPhase, createSharedMemory, Slots } from './slots.js';
 
 const PROGRESS_MS = 250;
 /** A thread that is stuck for longer is left behind. */
@@ -25,7 +25,7 @@ export interface ConversionSetup {
   readonly input: CoordinatorInput;
   readonly outputFd: number;
   readonly outputPath: string;
-  readonly onProgress: (bytesDone: number, bytesTotal: number) => void;
+  readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
 }
 
 export class ConversionThreads {
@@ -54,8 +54,8 @@ export class ConversionThreads {
     this.#workers = Array.from({ length: setup.workers }, () => this.#start('./page-worker.js', workerTask));
     let last = -1;
     this.#reportProgress = () => {
-      const { bytesDone, bytesTotal } = this.#slots.progress;
-      if (bytesDone !== last) setup.onProgress(bytesDone, bytesTotal);
+      const { bytesDone, bytesTotal, phase } = this.#slots.progress;
+      if (bytesDone !== last) setup.onProgress(bytesDone, bytesTotal, phase);
       last = bytesDone;
     };
     this.#timer = setInterval(this.#reportProgress, PROGRESS_MS);

@@ -10,13 +10,15 @@ import type { Compression } from '../../model/capture.js';
 import { isVmcorralError, toVmcorralError, VmcorralError } from '../../model/errors.js';
 import type { PageCounts } from '../../model/manifest.js';
 import { assertCodec, codecWarning } from '../codec/page-codec.js';
+import type { OpenChoices } from '../formats/format.js';
 import { ConversionThreads } from './conversion-threads.js';
 import { FifoEnd } from './fifo-end.js';
 import type { CoordinatorInput, Written } from './messages.js';
+import type { ConvertPhase } from './slots.js';
 
 export type ConvertInput =
   /** Any file that the format registry opens. */
-  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'file'; readonly path: string; readonly open?: OpenChoices }
   /**
    * A FIFO that a hypervisor writes an ELF core into. It is opened for reading (non-blocking) before `onOpen` is
    * called; only then may the writer be started (libvirtd blocks in open() otherwise). Nothing arriving for
@@ -34,8 +36,8 @@ export interface ConvertOptions {
   /** False skips the reopening; only for benchmarks. */
   readonly verify?: boolean;
   readonly signal: AbortSignal;
-  /** Bytes of guest memory read so far, and in all; a few times a second at most. */
-  readonly onProgress: (bytesDone: number, bytesTotal: number) => void;
+  /** Bytes of guest memory (of a packed file, while it is unpacked) read so far, and in all; a few times a second. */
+  readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
 }
 
 export interface ConvertResult {
@@ -130,7 +132,8 @@ function reasonOf({ reason }: AbortSignal): VmcorralError {
 }
 
 function coordinatorInput(input: ConvertInput, fifo: FifoEnd | undefined): CoordinatorInput {
-  if (input.kind === 'file' || fifo === undefined) return { kind: 'file', path: input.path };
+  if (input.kind === 'file') return { kind: 'file', path: input.path, open: input.open ?? {} };
+  if (fifo === undefined) throw new VmcorralError('INTERNAL', 'the FIFO was not opened');
   const { path, stallSeconds } = input;
   return { kind: 'fifo', path, stallSeconds, fd: fifo.fd, emptyFd: fifo.emptyFd };
 }

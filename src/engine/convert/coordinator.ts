@@ -44,7 +44,13 @@ function convert(): Written {
 }
 
 function openFeed(input: CoordinatorInput): PageFeed {
-  if (input.kind === 'file') return new FileFeed(input.path);
+  if (input.kind === 'file') {
+    return new FileFeed(input.path, {
+      ...input.open,
+      cancelled: () => slots.aborted,
+      onUnpack: (bytesDone, bytesTotal) => slots.setProgress(bytesDone, bytesTotal, 'unpacking'),
+    });
+  }
   enlargePipe(input.fd);
   port.postMessage({ kind: 'reading' } satisfies ThreadReport);
   return new FifoFeed(new FifoStream(input.fd, input.path, input.stallSeconds, () => slots.aborted), input.path);
@@ -88,7 +94,7 @@ class Conversion {
       slot.results[0] = batch.pageCount;
       slots.publish(sequence);
       this.#pagesDone += batch.pageCount;
-      slots.setProgress(this.#pagesDone * pageSize, keptPages * pageSize);
+      slots.setProgress(this.#pagesDone * pageSize, keptPages * pageSize, 'converting');
     }
     for (let left = Math.max(0, sequence - count + 1); left < sequence; left++) this.#writeOut(left);
     slots.quit();

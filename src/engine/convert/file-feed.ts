@@ -2,7 +2,7 @@
 
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
-import { openImage } from '../formats/registry.js';
+import { type OpenOptions, openImage } from '../formats/registry.js';
 import { type Machine, type MemoryImage, type Note, PageState } from '../image/memory-image.js';
 import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { findVmcoreinfo } from '../linux/find-kernel.js';
@@ -31,8 +31,8 @@ export class FileFeed implements PageFeed {
   #index = 0;
 
   /** @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have */
-  constructor(path: string) {
-    const image = openImage(path);
+  constructor(path: string, options: OpenOptions = {}) {
+    const image = openImage(path, options);
     this.#image = image;
     try {
       assertWhole(image, path);

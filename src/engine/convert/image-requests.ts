@@ -1,7 +1,16 @@
 /** What can be asked about an image file; plain data that crosses threads. */
 
 import type { ErrorRecord } from '../../model/errors.js';
+import type { OpenChoices } from '../formats/format.js';
 import type { KernelExamination } from '../linux/examine.js';
+
+/** What the thread is started with. */
+export interface ImageTask {
+  readonly path: string;
+  readonly open: OpenChoices;
+  /** Shared; not 0 in its one word: nobody waits any more. */
+  readonly cancelled: Int32Array;
+}
 
 /** What `inspect` shows of a file, beside what its kernel says. */
 export interface FileInspection {
@@ -54,6 +63,13 @@ export type ImageRequest =
   | { readonly kind: 'inspect' }
   | { readonly kind: 'examine' }
   | { readonly kind: 'read'; readonly read: MemoryRead };
+
+/** Comes unasked. */
+export interface UnpackProgress {
+  readonly kind: 'unpack';
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
 
 export type ImageAnswer =
   | { readonly kind: 'inspect'; readonly inspection: FileInspection }

@@ -3,8 +3,17 @@
 import { setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { VmcorralError } from '../../model/errors.js';
+import type { OpenChoices } from '../formats/format.js';
 import type { KernelExamination } from '../linux/examine.js';
-import type { FileInspection, ImageAnswer, ImageRequest, MemoryPiece, MemoryRead } from './image-requests.js';
+import type {
+  FileInspection,
+  ImageAnswer,
+  ImageRequest,
+  ImageTask,
+  MemoryPiece,
+  MemoryRead,
+  UnpackProgress,
+} from './image-requests.js';
 
 /** Megabytes; bounds what a hostile file can make the thread allocate. */
 const MAX_HEAP_MIB = 2048;
@@ -16,6 +25,13 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+export interface SessionOptions {
+  readonly signal?: AbortSignal;
+  readonly open?: OpenChoices;
+  /** Bytes of a packed file, while it is unpacked; a few times a second at most. */
+  readonly onUnpack?: (bytesDone: number, bytesTotal: number) => void;
+}
+
 /** The caller closes it. All methods throw what opening the file throws, and CANCELLED when `signal` aborts. */
 export class ImageSession {
   readonly #worker: Worker;
@@ -24,17 +40,22 @@ export class ImageSession {
   /** In the order of asking: the thread answers in that order. */
   readonly #waiting: Waiting[] = [];
   readonly #signal: AbortSignal | undefined;
+  /** One word: not 0 when nobody waits any more. */
+  readonly #cancelled = new Int32Array(new SharedArrayBuffer(4));
   readonly #onAbort = () => this.#end(new VmcorralError('CANCELLED', `reading ${this.#path} was cancelled`));
   #ended: VmcorralError | undefined;
 
-  constructor(path: string, signal?: AbortSignal) {
+  constructor(path: string, { signal, open = {}, onUnpack }: SessionOptions = {}) {
     this.#path = path;
     this.#signal = signal;
     this.#worker = new Worker(new URL('./image-worker.js', import.meta.url), {
-      workerData: { path },
+      workerData: { path, open, cancelled: this.#cancelled } satisfies ImageTask,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
     });
-    this.#worker.on('message', (answer: ImageAnswer) => this.#waiting.shift()?.resolve(answer));
+    this.#worker.on('message', (answer: ImageAnswer | UnpackProgress) => {
+      if (answer.kind === 'unpack') onUnpack?.(answer.bytesDone, answer.bytesTotal);
+      else this.#waiting.shift()?.resolve(answer);
+    });
     this.#worker.on('error', (cause) => this.#end(broken(path, cause)));
     this.#exited = new Promise((resolve) => {
       this.#worker.on('exit', () => {
@@ -84,6 +105,7 @@ export class ImageSession {
   #end(reason: VmcorralError): void {
     if (this.#ended !== undefined) return;
     this.#ended = reason;
+    Atomics.store(this.#cancelled, 0, 1);
     this.#signal?.removeEventListener('abort', this.#onAbort);
     for (const { reject } of this.#waiting.splice(0)) reject(this.#ended);
     // Not `terminate`: inside of koffi it would end the whole process (see conversion-threads.ts). A thread that is busy

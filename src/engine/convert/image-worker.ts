@@ -12,9 +12,11 @@ import {
   type FileInspection,
   type ImageAnswer,
   type ImageRequest,
+  type ImageTask,
   MAX_READ_BYTES,
   type MemoryPiece,
   type MemoryRead,
+  type UnpackProgress,
 } from './image-requests.js';
 import { readersOf } from './readers.js';
 
@@ -25,7 +27,9 @@ const STATES_AT_ONCE = 1 << 16;
 const NT_PRSTATUS = 1;
 const MAX_PHYSICAL = 2n ** 53n;
 
-const { path } = workerData as { readonly path: string };
+const UNPACK_REPORT_MS = 200;
+
+const { path, open, cancelled } = workerData as ImageTask;
 let opened: MemoryImage | undefined;
 let examined: KernelExamination | undefined;
 let addressSpace: AddressSpace | undefined;
@@ -46,7 +50,11 @@ parentPort?.on('message', (request: ImageRequest | { readonly kind: 'end' }) => 
 });
 
 function answer(request: ImageRequest): ImageAnswer {
-  opened ??= openImage(path);
+  opened ??= openImage(path, {
+    ...open,
+    cancelled: () => Atomics.load(cancelled, 0) !== 0,
+    onUnpack: reportUnpack,
+  });
   switch (request.kind) {
     case 'examine':
       examined ??= examineImage(opened);
@@ -57,6 +65,15 @@ function answer(request: ImageRequest): ImageAnswer {
     case 'read':
       return { kind: 'read', piece: readMemory(opened, request.read) };
   }
+}
+
+let reportedAt = performance.now();
+
+function reportUnpack(bytesDone: number, bytesTotal: number): void {
+  const now = performance.now();
+  if (now - reportedAt < UNPACK_REPORT_MS && bytesDone < bytesTotal) return;
+  reportedAt = now;
+  parentPort?.postMessage({ kind: 'unpack', bytesDone, bytesTotal } satisfies UnpackProgress);
 }
 
 function inspect(image: MemoryImage, examination: KernelExamination): FileInspection {

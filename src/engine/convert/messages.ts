@@ -4,6 +4,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { Compression } from '../../model/capture.js';
 import { type ErrorRecord, toVmcorralError } from '../../model/errors.js';
 import type { PageCounts } from '../../model/manifest.js';
+import type { OpenChoices } from '../formats/format.js';
 import type { Batches } from './batches.js';
 import type { SharedMemory } from './slots.js';
 
@@ -24,7 +25,7 @@ export type WorkerMessage =
   | EndMessage;
 
 export type CoordinatorInput =
-  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'file'; readonly path: string; readonly open: OpenChoices }
   | {
       readonly kind: 'fifo';
       readonly path: string;

@@ -15,6 +15,10 @@ export const SLOT_BYTES = 1 << 20;
 const OUTPUT_BYTES = SLOT_BYTES + (64 << 10);
 const MAX_PAGES_PER_SLOT = SLOT_BYTES / 4096;
 
+/** What a conversion is at. */
+const PHASES = ['converting', 'unpacking'] as const;
+export type ConvertPhase = (typeof PHASES)[number];
+
 /** Words of `control`. */
 const ABORTED = 0;
 const NEXT_SEQUENCE = 1;
@@ -35,7 +39,7 @@ export interface SharedMemory {
   readonly output: SharedArrayBuffer;
   readonly sizes: SharedArrayBuffer;
   readonly results: SharedArrayBuffer;
-  /** Two doubles: bytes done, bytes in all. */
+  /** Doubles: bytes done, bytes in all, index of the phase. */
   readonly progress: SharedArrayBuffer;
 }
 
@@ -48,7 +52,7 @@ export function createSharedMemory(workers: number): SharedMemory {
     output: new SharedArrayBuffer(slotCount * OUTPUT_BYTES),
     sizes: new SharedArrayBuffer(slotCount * MAX_PAGES_PER_SLOT * 4),
     results: new SharedArrayBuffer(slotCount * 3 * 4),
-    progress: new SharedArrayBuffer(16),
+    progress: new SharedArrayBuffer(24),
   };
 }
 
@@ -100,13 +104,15 @@ export class Slots {
     Atomics.store(this.#control, PAGE_SIZE, value);
   }
 
-  setProgress(bytesDone: number, bytesTotal: number): void {
+  setProgress(bytesDone: number, bytesTotal: number, phase: ConvertPhase): void {
     this.#progress[0] = bytesDone;
     this.#progress[1] = bytesTotal;
+    this.#progress[2] = PHASES.indexOf(phase);
   }
 
-  get progress(): { readonly bytesDone: number; readonly bytesTotal: number } {
-    return { bytesDone: this.#progress[0]!, bytesTotal: this.#progress[1]! };
+  get progress(): { readonly bytesDone: number; readonly bytesTotal: number; readonly phase: ConvertPhase } {
+    const [bytesDone, bytesTotal, phase] = this.#progress;
+    return { bytesDone: bytesDone!, bytesTotal: bytesTotal!, phase: PHASES[phase!]! };
   }
 
   /** Coordinator: the slot is filled. */

@@ -12,7 +12,8 @@ export type Certainty = 'no' | 'possible' | 'certain';
 /** Memory [start, start + size) stands in the file at `offset`. Of files that hold no map of their own. */
 export interface MapEntry {
   readonly start: number;
-  readonly size: number;
+  /** Undefined: up to the end of the file. */
+  readonly size: number | undefined;
   readonly offset: number;
 }
 
@@ -26,7 +27,12 @@ export interface OpenContext {
   readonly scratch: string;
   /** Asked now and then by what takes long (unpacking, indexing a stream): true means throw CANCELLED. */
   readonly cancelled: () => boolean;
+  /** Told often while a packed file is unpacked: bytes of it that were read, and how many it has. */
+  readonly onUnpack: (bytesDone: number, bytesTotal: number) => void;
 }
+
+/** What a user chooses: plain data, goes from thread to thread. All of it may be left out. */
+export type OpenChoices = Partial<Pick<OpenContext, 'companions' | 'map' | 'scratch'>>;
 
 interface Recognised {
   readonly name: string;

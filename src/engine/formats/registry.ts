@@ -24,6 +24,7 @@ const DEFAULT_CONTEXT: OpenContext = {
   map: undefined,
   scratch: process.env.TMPDIR ?? '/var/tmp',
   cancelled: () => false,
+  onUnpack: () => undefined,
 };
 
 /** What a file is, as far as its first bytes tell. */

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { hexDump, parseAmount } from '#src/cli/read.js';
+import { parseAmount } from '#src/cli/amount.js';
+import { hexDump } from '#src/cli/read.js';
 import { SparseImage } from '#src/engine/image/sparse-image.js';
 import { writeElf } from '../../builders/linux-elf.js';
 import { buildGuest, STEXT } from '../../builders/linux-guest.js';
