@@ -4,7 +4,7 @@ _vmcorral() {
   case $before in
     --compression) COMPREPLY=($(compgen -W 'zlib lzo snappy zstd none' -- "$word")); return ;;
     --after) COMPREPLY=($(compgen -W 'leave resume reset destroy' -- "$word")); return ;;
-    --config|--file|--guest|--limit|--max-pause|--reason|--scope|--since|--to) COMPREPLY=(); return ;;
+    --config|--file|--guest|--limit|--map|--max-pause|--reason|--scope|--scratch|--since|--to|--with) COMPREPLY=(); return ;;
   esac
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "${verb:+$verb }${COMP_WORDS[i]}" in
@@ -24,13 +24,13 @@ _vmcorral() {
     'cancel') list='--config --help --json --no-color --verbose' ;;
     'dumps') list='--config --guest --help --json --limit --no-color --since --verbose' ;;
     'show') list='--config --help --json --no-color --verbose' ;;
-    'log') list='--config --help --json --no-color --verbose' ;;
+    'log') list='--config --help --json --map --no-color --scratch --verbose --with' ;;
     'fetch') list='--config --file --help --json --no-color --to --verbose' ;;
     'verify') list='--all --config --help --json --no-color --verbose' ;;
     'rm') list='--config --help --json --no-color --verbose --yes' ;;
-    'convert') list='--compression --config --force --help --json --no-color --verbose' ;;
-    'inspect') list='--config --help --json --no-color --verbose' ;;
-    'read') list='--config --help --json --no-color --raw --verbose --virtual --zero-fill' ;;
+    'convert') list='--compression --config --force --help --json --map --no-color --scratch --verbose --with' ;;
+    'inspect') list='--config --help --json --map --no-color --scratch --verbose --with' ;;
+    'read') list='--config --help --json --map --no-color --raw --scratch --verbose --virtual --with --zero-fill' ;;
     'config') list='check show --config --help --json --no-color --verbose' ;;
     'config check') list='--config --help --json --no-color --verbose' ;;
     'config show') list='--config --help --json --no-color --verbose' ;;
