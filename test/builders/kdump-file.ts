@@ -11,12 +11,16 @@
  *     split 1
  *     note VMCOREINFO 0 text
  *     pages 0x10 AB.-c!            by letter from page 0x10 on; `.` shared zero page, `-` excluded, `!` lost (offset 0)
- *     plain                        pages from here on are stored plain, else zlib where it helps
+ *     compression lzo              of pages from here on, where it helps; default zlib
+ *     plain                        pages from here on are stored plain
  */
 
-import zlib from 'node:zlib';
 import { noteOf } from './elf-core.js';
+import { type Packing, packedPage } from './packed-page.js';
 import { pageOf } from './page-content.js';
+
+/** Page flags (makedumpfile diskdump_mod.h DUMP_DH_COMPRESSED_*). */
+const PACKING_FLAG: Readonly<Record<Packing, number>> = { zlib: 1, lzo: 2, snappy: 4, zstd: 0x20 };
 
 export interface BuiltKdump {
   readonly bytes: Buffer;
@@ -26,7 +30,7 @@ export interface BuiltKdump {
 interface Page {
   readonly number: number;
   readonly letter: string;
-  readonly plain: boolean;
+  readonly packing: Packing | undefined;
 }
 
 interface Listing {
@@ -76,15 +80,15 @@ export function buildKdump(text: string): BuiltKdump {
   const parts: Buffer[] = [head];
   let end = head.length;
   for (const { number: page } of pages) head[bitmap1 + (page >> 3)]! |= 1 << (page & 7);
-  for (const [i, { number: page, letter, plain }] of kept.entries()) {
+  for (const [i, { number: page, letter, packing }] of kept.entries()) {
     head[bitmap2 + (page >> 3)]! |= 1 << (page & 7);
     const content = pageOf(letter === '!' ? '.' : letter, block);
-    const packed = zlib.deflateSync(content);
-    const stored = plain || packed.length >= block ? content : packed;
     const shared = letter === '.' || letter === '!';
+    const packed = shared || packing === undefined ? content : packedPage(letter, block, packing);
+    const stored = packed.length >= block ? content : packed;
     head.writeBigUInt64LE(letter === '!' ? 0n : BigInt(shared ? data : end), descriptors + i * 24);
     head.writeUInt32LE(shared ? block : stored.length, descriptors + i * 24 + 8);
-    head.writeUInt32LE(shared || stored === content ? 0 : 1, descriptors + i * 24 + 12);
+    head.writeUInt32LE(shared || stored === content ? 0 : PACKING_FLAG[packing!], descriptors + i * 24 + 12);
     if (shared) continue;
     parts.push(stored);
     end += stored.length;
@@ -107,15 +111,16 @@ export function buildKdump(text: string): BuiltKdump {
 
 function parse(text: string): Listing {
   const listing: Listing = { values: new Map(), notes: [], pages: [] };
-  let plain = false;
+  let packing: Packing | undefined = 'zlib';
   for (const line of text.split('\n').map((raw) => raw.trim())) {
     const [word = '', ...rest] = line.split(' ').filter((part) => part !== '');
     if (word === '' || word.startsWith('#')) continue;
-    if (word === 'plain') plain = true;
+    if (word === 'plain') packing = undefined;
+    else if (word === 'compression') packing = rest[0] as Packing;
     else if (word === 'note') listing.notes.push(noteOf(rest[0]!, Number(rest[1]), rest.slice(2).join(' ')));
     else if (word === 'pages') {
       for (const [i, letter] of [...rest[1]!].entries()) {
-        listing.pages.push({ number: Number(rest[0]) + i, letter, plain });
+        listing.pages.push({ number: Number(rest[0]) + i, letter, packing });
       }
     } else listing.values.set(word, rest[0]!);
   }

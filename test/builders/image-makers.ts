@@ -1,0 +1,107 @@
+/**
+ * Every readable format, as a maker of files out of memory maps by an independent builder. A new format is one entry here: that runs the
+ * contract of test/contract/memory-image.ts on it and puts its files into the corpus of test/fuzz.
+ */
+
+import fs from 'node:fs';
+import path from 'node:path';
+import type { OpenOptions } from '#src/engine/formats/registry.js';
+import { buildElf } from './elf-core.js';
+import { flatten, recordsOf } from './flatten.js';
+import { buildKdump } from './kdump-file.js';
+import { type Area, type MemoryMap, noteLines, type Tells } from './memory-map.js';
+import { PACKINGS } from './packed-page.js';
+
+export interface MadeImage {
+  readonly path: string;
+  /** Companions, the user's map … */
+  readonly options?: OpenOptions;
+  /** Offsets in the file where one part ends and the next begins: cuts fall there, and around there fields are. */
+  readonly borders: readonly number[];
+}
+
+export interface ImageMaker {
+  /** For the test's name. */
+  readonly name: string;
+  /** What the opened image calls itself. */
+  readonly format: string;
+  readonly tells: Tells;
+  /** Page sizes other than 4096 that the format can have. */
+  readonly pageSizes?: readonly number[];
+  /** Maps reach up to here; 8 GiB. */
+  readonly addressLimit?: number;
+  /** The map nearest to `map` that the format can hold (a machine's own holes, one region only …). Itself by default. */
+  fit?(map: MemoryMap): MemoryMap;
+  /** Writes the file, or files, into an empty folder. */
+  make(map: MemoryMap, folder: string): MadeImage;
+}
+
+interface Built {
+  readonly bytes: Buffer;
+  readonly borders: Readonly<Record<string, number>>;
+}
+
+/** For formats that are one file and need no options. */
+export function oneFile(build: (map: MemoryMap) => Built): ImageMaker['make'] {
+  return (map, folder) => {
+    const { bytes, borders } = build(map);
+    const file = path.join(folder, 'image');
+    fs.writeFileSync(file, bytes);
+    return { path: file, borders: Object.values(borders) };
+  };
+}
+
+/** A load for each run of pages; pages left out are p_memsz beyond p_filesz of the load before, or a load of their own. */
+function elfOf(map: MemoryMap): Built {
+  const loads = map.areas.flatMap(({ address, letters }: Area) =>
+    [...letters.matchAll(/([^-]*)(-*)/g)]
+      .filter(([whole]) => whole !== '')
+      .map(({ 0: whole, 1: kept = '', index }) => {
+        const start = (address + index * map.pageSize).toString(16);
+        return `load 0x${start} ${kept === '' ? '-' : kept} memsz=${whole.length * map.pageSize}\n`;
+      }),
+  );
+  return buildElf(`phoff 192\n${noteLines(map)}${loads.join('')}`);
+}
+
+function kdumpOf(map: MemoryMap, ...head: string[]): Built {
+  const pages = map.areas.map(({ address, letters }) => `pages ${address / map.pageSize} ${letters}\n`);
+  return buildKdump(`blocksize ${map.pageSize}\n${head.join('\n')}\n${noteLines(map)}${pages.join('')}`);
+}
+
+/** Records of an odd size, the last one first. */
+function flattened({ bytes }: Built): Built {
+  const whole = flatten(recordsOf(bytes, 5000));
+  const records = Math.ceil(bytes.length / 5000);
+  const starts = Array.from({ length: records }, (_, i) => whole.length - 16 - i * 5016);
+  return { bytes: whole, borders: Object.fromEntries([0, 16, 32, 4096, ...starts].map((at) => [`at ${at}`, at])) };
+}
+
+const ELF_TELLS: Tells = { zero: false, excluded: true, notes: true };
+const KDUMP_TELLS: Tells = { zero: true, excluded: true, notes: true };
+
+export const IMAGE_MAKERS: readonly ImageMaker[] = [
+  { name: 'ELF core', format: 'elf', tells: ELF_TELLS, addressLimit: 2 ** 45, make: oneFile(elfOf) },
+  ...['plain', ...PACKINGS.map((packing) => `compression ${packing}`)].map(
+    (line): ImageMaker => ({
+      name: `kdump-compressed, ${line}`,
+      format: 'kdump-compressed',
+      tells: KDUMP_TELLS,
+      pageSizes: [65536],
+      make: oneFile((map) => kdumpOf(map, line)),
+    }),
+  ),
+  {
+    name: 'flattened ELF core',
+    format: 'elf',
+    tells: ELF_TELLS,
+    make: oneFile((map) => flattened(elfOf(map))),
+  },
+  {
+    name: 'flattened kdump-compressed',
+    format: 'kdump-compressed',
+    tells: KDUMP_TELLS,
+    pageSizes: [65536],
+    make: oneFile((map) => flattened(kdumpOf(map))),
+  },
+];
