@@ -8,9 +8,10 @@ import { flattenedFormat } from './flattened/read.js';
 import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { refusedFormats } from './refused.js';
+import { xenFormat } from './xen/read.js';
 
 /** In the order of asking. */
-const FORMATS: readonly Format[] = [elfFormat, kdumpFormat, flattenedFormat, ...refusedFormats];
+const FORMATS: readonly Format[] = [xenFormat, elfFormat, kdumpFormat, flattenedFormat, ...refusedFormats];
 
 /** A flattened dump inside of a flattened one is nobody's work. */
 const MAX_WRAPPERS = 4;

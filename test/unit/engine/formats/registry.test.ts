@@ -40,7 +40,7 @@ test('what nobody knows is UNSUPPORTED with the first bytes and what can be read
     facts: { firstBytes: Buffer.from('hello, this is n').toString('hex') },
   });
   expect(error.hint).toContain('kdump-compressed');
-  expect(readableFormats().map(({ name }) => name)).toEqual(['elf', 'kdump-compressed', 'flattened']);
+  expect(readableFormats().map(({ name }) => name)).toEqual(['xen-core', 'elf', 'kdump-compressed', 'flattened']);
 });
 
 test('an empty file is TRUNCATED, no file NOT_FOUND, a folder or FIFO UNSUPPORTED without blocking', () => {
