@@ -9,16 +9,21 @@ import { isVmcorralError } from '#src/model/errors.js';
 import { buildElf } from '../builders/elf-core.js';
 import { flatten, recordsOf } from '../builders/flatten.js';
 import { buildKdump } from '../builders/kdump-file.js';
+import { virtualBoxNotes } from '../builders/virtualbox-notes.js';
 
 const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
 const ELF = buildElf(`phoff 192\n${NOTES}load 0 Ab.c memsz=0x8000\nload 0x3000 dE\nload 0x10000 F`).bytes;
 const ELF_XNUM = buildElf(`phoff 128\nxnum\n${NOTES}load 0 Ab\nload 0x9000 c`).bytes;
+const ELF_32 = buildElf(`class 32\nmachine 3\nphoff 96\nxnum\n${NOTES}load 0 Ab memsz=0x4000\nload 0x9000 c`).bytes;
+const ELF_VIRTUALBOX = buildElf(`${virtualBoxNotes([{ rip: 1n }])}\nload 0 Ab\nload 0x9000 - memsz=0x1000`).bytes;
 const KDUMP = buildKdump(`limit 9000\n${NOTES}pages 0 Ab.-c\npages 0x2000 d!.E`).bytes;
 const KDUMP_OLD = buildKdump(`version 3\nstatus 8\n${NOTES}pages 0 aB.!-c`).bytes;
 
 const CORPUS: readonly Buffer[] = [
   ELF,
   ELF_XNUM,
+  ELF_32,
+  ELF_VIRTUALBOX,
   KDUMP,
   KDUMP_OLD,
   flatten(recordsOf(KDUMP, 5000)),

@@ -26,7 +26,8 @@ export interface Note {
   readonly desc: Uint8Array;
 }
 
-export type Machine = 'x86_64' | 'aarch64' | 'unknown';
+/** i386 and arm: 32-bit guests, read but not analysed (no kernel of theirs is looked for). */
+export type Machine = 'x86_64' | 'aarch64' | 'i386' | 'arm' | 'unknown';
 
 export interface ImageInfo {
   /** Name of the format, e.g. `elf`, `kdump-compressed`. */

@@ -66,7 +66,7 @@ export function findAddressSpace(image: MemoryImage): AddressSpace | undefined {
   const { found } = findVmcoreinfo(image);
   if (found?.kernel !== undefined) return found.kernel.space;
   const [first] = controlRegisters(image.notes);
-  if (first === undefined || image.machine === 'aarch64') return undefined;
+  if (first === undefined || (image.machine !== 'x86_64' && image.machine !== 'unknown')) return undefined;
   return x86Space(image, Number(first.cr3 & CR3_ADDRESS), (first.cr4 & CR4_LA57) === 0n ? 4 : 5);
 }
 

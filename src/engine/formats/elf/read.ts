@@ -1,4 +1,4 @@
-/** ELF cores as QEMU, libvirt, makedumpfile -E and Linux's kdump write them. */
+/** ELF cores as QEMU, libvirt, makedumpfile -E, Linux's kdump, VirtualBox and others write them. */
 
 import { type MemoryImage, type MemoryRange, type Note, PageState } from '../../image/memory-image.js';
 import { normalizeRanges } from '../../image/ranges.js';
@@ -12,9 +12,10 @@ const SMALL_READ_BYTES = 16 << 10;
 
 export const elfFormat: ImageFormat = {
   kind: 'image',
-  scope: 'QEMU and libvirt memory-only dumps, /proc/vmcore, makedumpfile -E; 64-bit little-endian, x86-64 and aarch64',
+  scope:
+    'QEMU and libvirt memory-only dumps, /proc/vmcore, makedumpfile -E, VirtualBox dumpvmcore, vmss2core, netdump; little-endian x86-64, i386, aarch64, arm',
   name: 'elf',
-  title: 'ELF core (QEMU, libvirt, makedumpfile -E, /proc/vmcore)',
+  title: 'ELF core (QEMU, libvirt, makedumpfile -E, /proc/vmcore, VirtualBox)',
   sniff: (head) => (ELF_MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),
   open: (source) => new ElfImage(source, readSegments(source)),
 };
@@ -29,7 +30,8 @@ class ElfImage implements MemoryImage {
   readonly facts: Readonly<Record<string, string | number | boolean>>;
   readonly #source: ByteSource;
   readonly #pieces: Pieces;
-  readonly #omitted: readonly MemoryRange[];
+  /** Disjoint; pieces inside of them win. */
+  readonly #omitted: Extents;
   readonly #cache: BlockCache;
 
   constructor(source: ByteSource, segments: ElfSegments) {
@@ -38,9 +40,11 @@ class ElfImage implements MemoryImage {
     this.notes = segments.notes;
     this.#source = source;
     this.#pieces = segments.pieces;
-    this.#omitted = normalizeRanges(segments.omitted);
-    this.ranges = normalizeRanges([...pieceRanges(segments.pieces), ...this.#omitted]);
+    const omitted = normalizeRanges(segments.omitted);
+    this.#omitted = extentsOf(omitted);
+    this.ranges = normalizeRanges([...pieceRanges(segments.pieces), ...omitted]);
     this.facts = {
+      ...segments.facts,
       loads: segments.loadCount,
       ...(segments.incomplete ? { incomplete: true } : {}),
       ...(segments.expectedBytes > source.sizeBytes
@@ -55,7 +59,7 @@ class ElfImage implements MemoryImage {
     const limit = address + into.length;
     let filled = address;
     let there = 0;
-    for (let i = firstPieceEndingAfter(this.#pieces, address); i < count && start[i]! < limit; i++) {
+    for (let i = firstEndingAfter(this.#pieces, address); i < count && start[i]! < limit; i++) {
       const from = Math.max(address, start[i]!);
       const length = Math.min(limit, start[i]! + size[i]!) - from;
       if (from > filled) into.fill(0, filled - address, from - address);
@@ -83,14 +87,15 @@ class ElfImage implements MemoryImage {
   states(firstPage: number, states: Uint8Array): void {
     states.fill(PageState.absent);
     const first = firstPage * this.pageSize;
+    this.#markAll(states, first, this.#omitted, PageState.excluded);
+    this.#markAll(states, first, this.#pieces, PageState.present);
+  }
+
+  #markAll(states: Uint8Array, first: number, extents: Extents, state: PageState): void {
+    const { count, start, size } = extents;
     const limit = first + states.length * this.pageSize;
-    for (const range of this.#omitted) {
-      if (range.start >= limit) break;
-      if (range.start + range.size > first) this.#mark(states, first, range.start, range.size, PageState.excluded);
-    }
-    const { count, start, size } = this.#pieces;
-    for (let i = firstPieceEndingAfter(this.#pieces, first); i < count && start[i]! < limit; i++) {
-      this.#mark(states, first, start[i]!, size[i]!, PageState.present);
+    for (let i = firstEndingAfter(extents, first); i < count && start[i]! < limit; i++) {
+      this.#mark(states, first, start[i]!, size[i]!, state);
     }
   }
 
@@ -109,8 +114,19 @@ function pieceRanges({ count, start, size }: Pieces): MemoryRange[] {
   return Array.from({ length: count }, (_, i) => ({ start: start[i]!, size: size[i]! }));
 }
 
-/** Index of the first piece that has a byte at or behind `address`; `count` if none has. */
-function firstPieceEndingAfter({ count, start, size }: Pieces, address: number): number {
+/** Parts of memory, sorted and disjoint. */
+type Extents = Pick<Pieces, 'count' | 'start' | 'size'>;
+
+function extentsOf(ranges: readonly MemoryRange[]): Extents {
+  return {
+    count: ranges.length,
+    start: Float64Array.from(ranges, ({ start }) => start),
+    size: Float64Array.from(ranges, ({ size }) => size),
+  };
+}
+
+/** Index of the first that has a byte at or behind `address`; `count` if none has. */
+function firstEndingAfter({ count, start, size }: Extents, address: number): number {
   let low = 0;
   let high = count;
   while (low < high) {

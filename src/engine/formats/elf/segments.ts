@@ -3,23 +3,11 @@
 import { VmcorralError } from '../../../model/errors.js';
 import { parseNotes, vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
 import type { Machine, Note } from '../../image/memory-image.js';
-import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
-import {
-  DUMP_ELF_INCOMPLETE,
-  Ehdr,
-  ELFCLASS64,
-  ELFDATA2LSB,
-  EM_AARCH64,
-  EM_X86_64,
-  ET_CORE,
-  MAX_NOTE_BYTES,
-  MAX_PROGRAM_HEADERS,
-  Phdr,
-  PN_XNUM,
-  PT_LOAD,
-  PT_NOTE,
-  Shdr,
-} from './layout.js';
+import { type ByteSource, bounded, readExact } from '../byte-source.js';
+import { type ElfHeader, readElfHeader } from './header.js';
+import { DUMP_ELF_INCOMPLETE, MAX_NOTE_BYTES, MAX_NOTES, NT_AUXV, PT_LOAD, PT_NOTE } from './layout.js';
+import { producerOf } from './producer.js';
+import { virtualBoxCore } from './virtualbox.js';
 
 /** Bytes [start, start + size) of memory, at `offset` of the file; index by index. Sorted by start, disjoint. */
 export interface Pieces {
@@ -40,6 +28,8 @@ export interface ElfSegments {
   readonly expectedBytes: number;
   readonly loadCount: number;
   readonly incomplete: boolean;
+  /** For people: producer and what else shows. */
+  readonly facts: Readonly<Record<string, string | number>>;
 }
 
 interface Load {
@@ -49,110 +39,118 @@ interface Load {
   readonly offset: number;
 }
 
-/**
- * Reads headers and notes. `source` may still grow (a pipe): then its size is MAX_SAFE_INTEGER.
- * @throws UNSUPPORTED, CORRUPT, TRUNCATED
- */
-export function readSegments(source: ByteSource): ElfSegments {
-  const header = readHeader(source);
-  const count = programHeaderCount(source, header);
-  const table = readExact(source, header.phoff, count * Phdr.size, 'the program header table');
-  const view = new DataView(table.buffer);
-  const loads: Load[] = [];
-  const notes: Note[] = [];
-  let noteBytes = 0;
-  for (let i = 0; i < count; i++) {
-    const at = i * Phdr.size;
-    const type = view.getUint32(at, true);
-    if (type === PT_NOTE) {
-      const { offset, filesz } = Phdr.read(view, at);
-      noteBytes = bounded(source, noteBytes + filesz, 0, MAX_NOTE_BYTES, 'the size of the notes');
-      notes.push(...parseNotes(readExact(source, offset, filesz, 'the notes'), offset));
-    } else if (type === PT_LOAD) {
-      const load = readLoad(source, view, at, i);
-      if (load !== undefined) loads.push(load);
+/** What the program headers hold, as they stand. */
+class Table {
+  readonly loads: Load[] = [];
+  readonly notes: Note[] = [];
+  /** PT_LOADs without a physical address. */
+  withoutAddress = 0;
+  kernelAddresses = false;
+  #noteBytes = 0;
+  readonly #source: ByteSource;
+  readonly #header: ElfHeader;
+
+  constructor(source: ByteSource, header: ElfHeader) {
+    this.#source = source;
+    this.#header = header;
+    const { Phdr } = header.class;
+    const table = readExact(source, header.phoff, header.count * Phdr.size, 'the program header table');
+    const view = new DataView(table.buffer);
+    for (let i = 0; i < header.count; i++) {
+      const type = view.getUint32(i * Phdr.size, true);
+      if (type === PT_NOTE) this.#addNotes(Phdr.read(view, i * Phdr.size));
+      else if (type === PT_LOAD) this.#addLoad(Phdr.read(view, i * Phdr.size), i);
     }
   }
-  return assemble(source, header, notes, loads);
+
+  #addNotes({ offset, filesz }: ProgramHeader): void {
+    this.#noteBytes = bounded(this.#source, this.#noteBytes + filesz, 0, MAX_NOTE_BYTES, 'the size of the notes');
+    this.notes.push(...parseNotes(readExact(this.#source, offset, filesz, 'the notes'), offset));
+    bounded(this.#source, this.notes.length, 0, MAX_NOTES, 'the number of notes');
+  }
+
+  #addLoad({ offset, vaddr, paddr, filesz, memsz }: ProgramHeader, index: number): void {
+    if (memsz + filesz === 0) return;
+    if (paddr >= this.#header.class.noAddress) {
+      this.withoutAddress++;
+      return;
+    }
+    const limit = Number.MAX_SAFE_INTEGER;
+    const check = (value: number, name: string): void => {
+      bounded(this.#source, value, 0, limit, `${name} of program header ${index}`);
+    };
+    check(paddr, 'p_paddr');
+    check(filesz, 'p_filesz');
+    check(memsz, 'p_memsz');
+    check(offset, 'p_offset');
+    check(paddr + Math.max(memsz, filesz), 'the end in memory');
+    check(offset + filesz, 'the end in the file');
+    if (vaddr >= this.#header.class.kernelAddresses) this.kernelAddresses = true;
+    this.loads.push({ start: paddr, fileSize: filesz, memorySize: Math.max(memsz, filesz), offset });
+  }
 }
 
-function readHeader(source: ByteSource) {
-  const bytes = readExact(source, 0, Ehdr.size, 'the ELF header');
-  if (bytes[4] !== ELFCLASS64 || bytes[5] !== ELFDATA2LSB) {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is not a 64-bit little-endian ELF file`, {
-      hint: '32-bit and big-endian guests are not supported',
-      facts: { path: source.path, class: bytes[4]!, data: bytes[5]! },
-    });
-  }
-  const header = Ehdr.read(new DataView(bytes.buffer), 0);
-  if (header.type !== ET_CORE) {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is an ELF file, but not a core`, {
-      hint: 'a program or library was given where a dump is wanted',
-      facts: { path: source.path, type: header.type },
-    });
-  }
-  if (header.phnum !== 0 && header.phentsize !== Phdr.size) {
-    throw corrupt(source, `program headers are ${header.phentsize} bytes each, expected ${Phdr.size}`, { offset: 54 });
-  }
-  return header;
-}
+type ProgramHeader = Readonly<Record<'offset' | 'vaddr' | 'paddr' | 'filesz' | 'memsz', number>>;
 
-type Header = ReturnType<typeof readHeader>;
-
-function programHeaderCount(source: ByteSource, { phnum, shoff }: Header): number {
-  if (phnum !== PN_XNUM) return phnum;
-  bounded(source, shoff, Ehdr.size, Number.MAX_SAFE_INTEGER, 'the offset of section header 0');
-  const section = readExact(source, shoff, Shdr.size, 'section header 0 (it counts the program headers)');
-  const { info } = Shdr.read(new DataView(section.buffer), 0);
-  return bounded(source, info >>> 0, 0, MAX_PROGRAM_HEADERS, 'the number of program headers');
-}
-
-function readLoad(source: ByteSource, view: DataView, at: number, index: number): Load | undefined {
-  const { offset, paddr, filesz, memsz } = Phdr.read(view, at);
-  // All ones: memory without a physical address (/proc/kcore).
-  if (paddr >= 2 ** 64 || memsz + filesz === 0) return undefined;
-  const limit = Number.MAX_SAFE_INTEGER;
-  for (const [value, name] of [
-    [paddr, 'p_paddr'],
-    [filesz, 'p_filesz'],
-    [memsz, 'p_memsz'],
-    [offset, 'p_offset'],
-  ] as const) {
-    bounded(source, value, 0, limit, `${name} of program header ${index}`);
-  }
-  bounded(source, paddr + Math.max(memsz, filesz), 0, limit, `the end of program header ${index} in memory`);
-  bounded(source, offset + filesz, 0, limit, `the end of program header ${index} in the file`);
-  return { start: paddr, fileSize: filesz, memorySize: Math.max(memsz, filesz), offset };
-}
-
-function assemble(source: ByteSource, header: Header, notes: readonly Note[], loads: Load[]): ElfSegments {
-  const machine: Machine =
-    header.machine === EM_X86_64 ? 'x86_64' : header.machine === EM_AARCH64 ? 'aarch64' : 'unknown';
-  if (machine === 'unknown') {
-    throw new VmcorralError(
-      'UNSUPPORTED',
-      `${source.path} is of a machine that is not supported (e_machine ${header.machine})`,
-      {
-        hint: 'x86-64 and aarch64 guests are supported',
-        facts: { path: source.path, machine: header.machine },
-      },
-    );
-  }
+/**
+ * Reads headers and notes. `source` may still grow (a pipe): then its size is MAX_SAFE_INTEGER.
+ * @throws UNSUPPORTED (big-endian, another machine, a process, no memory), CORRUPT, TRUNCATED
+ */
+export function readSegments(source: ByteSource): ElfSegments {
+  const header = readElfHeader(source);
+  const table = new Table(source, header);
+  assertGuest(source, table);
+  const virtualBox = virtualBoxCore(table.notes);
+  const notes = virtualBox === undefined ? table.notes : [...virtualBox.cpuNotes, ...table.notes];
+  // VirtualBox describes device memory too, without bytes.
+  const loads = virtualBox === undefined ? table.loads : table.loads.filter(({ fileSize }) => fileSize > 0);
+  const omitting = loads.filter((load) => load.memorySize > load.fileSize);
   return {
-    machine,
+    machine: header.machine,
     pageSize: pageSizeOf(notes),
     notes,
     pieces: disjointPieces(loads),
-    omitted: loads
-      .filter((load) => load.memorySize > load.fileSize)
-      .map((load) => ({ start: load.start + load.fileSize, size: load.memorySize - load.fileSize })),
+    omitted: omitting.map((load) => ({ start: load.start + load.fileSize, size: load.memorySize - load.fileSize })),
     expectedBytes: loads.reduce(
       (most, load) => (load.fileSize > 0 ? Math.max(most, load.offset + load.fileSize) : most),
       0,
     ),
     loadCount: loads.length,
     incomplete: (header.flags & DUMP_ELF_INCOMPLETE) !== 0,
+    facts: {
+      ...(virtualBox === undefined
+        ? producerFact(header, table, omitting.length > 0)
+        : { producer: 'VirtualBox', producerVersion: virtualBox.version }),
+      ...(table.withoutAddress === 0 ? {} : { loadsWithoutPhysicalAddress: table.withoutAddress }),
+    },
   };
+}
+
+function producerFact({ flags, ehsize }: ElfHeader, table: Table, omits: boolean): { producer?: string } {
+  const { notes, loads, kernelAddresses } = table;
+  const producer = producerOf({
+    flags,
+    ehsize,
+    notes,
+    omits,
+    aligned: loads[0]!.offset % 4096 === 0,
+    kernelAddresses,
+  });
+  return producer === undefined ? {} : { producer };
+}
+
+function assertGuest(source: ByteSource, { loads, notes, withoutAddress }: Table): void {
+  const isProcess = notes.some(({ owner, type }) => owner === 'CORE' && type === NT_AUXV);
+  if (loads.length > 0 && !isProcess) return;
+  const what = isProcess
+    ? 'is the core of a process, not of a machine'
+    : withoutAddress > 0
+      ? 'has no physical addresses: an old /proc/kcore'
+      : 'is an ELF core without any memory';
+  throw new VmcorralError('UNSUPPORTED', `${source.path} ${what}`, {
+    hint: isProcess ? 'open it with gdb; here a dump of a whole guest is wanted' : 'give a dump that holds memory',
+    facts: { path: source.path, loads: loads.length },
+  });
 }
 
 /** aarch64 kernels run with 4, 16 or 64 KiB; an ELF core says so only in VMCOREINFO. */

@@ -55,6 +55,16 @@ export class KdumpWriter {
    */
   constructor(fd: number, facts: KdumpFacts) {
     const limit = pageLimit(facts.ram);
+    if (facts.machine === 'i386' || facts.machine === 'arm') {
+      throw new VmcorralError(
+        'UNSUPPORTED',
+        `the image is of a 32-bit guest (${facts.machine}); kdump files are written of 64-bit guests`,
+        {
+          hint: 'makedumpfile of a 32-bit system writes them',
+          facts: { machine: facts.machine },
+        },
+      );
+    }
     if (limit > MAX_PAGES) {
       throw new VmcorralError(
         'UNSUPPORTED',

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { Ehdr, Phdr, Shdr } from '#src/engine/formats/elf/layout.js';
+import { Ehdr, Ehdr32, Phdr, Phdr32, Shdr, Shdr32 } from '#src/engine/formats/elf/layout.js';
 import { DiskDumpHeader, KdumpSubHeader } from '#src/engine/formats/kdump/layout.js';
 import { testFolder } from '../../../builders/engine-files.js';
 
@@ -59,6 +59,9 @@ const TABLES = [
   { c: 'Elf64_Ehdr', table: Ehdr, names: prefixed('e_', Object.keys(Ehdr.fields)) },
   { c: 'Elf64_Phdr', table: Phdr, names: prefixed('p_', Object.keys(Phdr.fields)) },
   { c: 'Elf64_Shdr', table: Shdr, names: prefixed('sh_', Object.keys(Shdr.fields)) },
+  { c: 'Elf32_Ehdr', table: Ehdr32, names: prefixed('e_', Object.keys(Ehdr32.fields)) },
+  { c: 'Elf32_Phdr', table: Phdr32, names: prefixed('p_', Object.keys(Phdr32.fields)) },
+  { c: 'Elf32_Shdr', table: Shdr32, names: prefixed('sh_', Object.keys(Shdr32.fields)) },
 ] as const;
 
 function prefixed(prefix: string, names: readonly string[]): Record<string, string> {

@@ -1,0 +1,81 @@
+/** The ELF header, checked: class, machine, number and place of the program headers. */
+
+import { VmcorralError } from '../../../model/errors.js';
+import type { Machine } from '../../image/memory-image.js';
+import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
+import {
+  ELF_CLASSES,
+  ELFDATA2LSB,
+  ELFDATA2MSB,
+  type ElfClass,
+  ET_CORE,
+  IDENT_BYTES,
+  MACHINE_AT,
+  MACHINES,
+  MAX_PROGRAM_HEADERS,
+  OTHER_MACHINES,
+  PN_XNUM,
+} from './layout.js';
+
+export interface ElfHeader {
+  readonly class: ElfClass;
+  readonly machine: Machine;
+  readonly flags: number;
+  readonly ehsize: number;
+  readonly phoff: number;
+  /** Program headers, notes included. */
+  readonly count: number;
+}
+
+/** @throws UNSUPPORTED (big-endian, not a core, another machine), CORRUPT, TRUNCATED */
+export function readElfHeader(source: ByteSource): ElfHeader {
+  const ident = readExact(source, 0, IDENT_BYTES + 4, 'the ELF header');
+  const elfClass = ELF_CLASSES[ident[4]!];
+  if (elfClass === undefined) throw corrupt(source, `its ELF class is ${ident[4]}, expected 1 or 2`, { offset: 4 });
+  assertLittleEndian(source, ident);
+  const bytes = readExact(source, 0, elfClass.Ehdr.size, 'the ELF header');
+  const header = elfClass.Ehdr.read(new DataView(bytes.buffer), 0);
+  if (header.type !== ET_CORE) {
+    throw new VmcorralError('UNSUPPORTED', `${source.path} is an ELF file, but not a core`, {
+      hint: 'a program or library was given where a dump is wanted',
+      facts: { path: source.path, type: header.type },
+    });
+  }
+  const { phoff, phnum, phentsize, shoff, flags, ehsize } = header;
+  const { size } = elfClass.Phdr;
+  if (phnum !== 0 && phentsize !== size) {
+    throw corrupt(source, `program headers are ${phentsize} bytes each, expected ${size}`, { found: phentsize });
+  }
+  const machine = MACHINES[header.machine];
+  if (machine === undefined) throw otherMachine(source, header.machine);
+  const count = phnum === PN_XNUM ? extendedCount(source, elfClass, shoff) : phnum;
+  return { class: elfClass, machine, flags, ehsize, phoff, count };
+}
+
+function assertLittleEndian(source: ByteSource, ident: Uint8Array): void {
+  const order = ident[5];
+  if (order === ELFDATA2LSB) return;
+  if (order !== ELFDATA2MSB) throw corrupt(source, `its byte order is ${order}, expected 1 or 2`, { offset: 5 });
+  const machine = new DataView(ident.buffer).getUint16(MACHINE_AT, false);
+  throw new VmcorralError('UNSUPPORTED', `${source.path} is a big-endian dump of a ${nameOf(machine)} machine`, {
+    hint: 'only little-endian guests are supported',
+    facts: { path: source.path, machine },
+  });
+}
+
+function otherMachine(source: ByteSource, machine: number): VmcorralError {
+  return new VmcorralError('UNSUPPORTED', `${source.path} is a dump of a ${nameOf(machine)} machine`, {
+    hint: 'x86-64, i386, aarch64 and arm guests are read',
+    facts: { path: source.path, machine },
+  });
+}
+
+const nameOf = (machine: number): string => OTHER_MACHINES[machine] ?? MACHINES[machine] ?? `e_machine ${machine}`;
+
+/** Section header 0 has the number that e_phnum has no room for. */
+function extendedCount(source: ByteSource, { Ehdr, Shdr }: ElfClass, shoff: number): number {
+  bounded(source, shoff, Ehdr.size, Number.MAX_SAFE_INTEGER, 'the offset of section header 0');
+  const section = readExact(source, shoff, Shdr.size, 'section header 0 (it counts the program headers)');
+  const { info } = Shdr.read(new DataView(section.buffer), 0);
+  return bounded(source, info >>> 0, 0, MAX_PROGRAM_HEADERS, 'the number of program headers');
+}
