@@ -17,7 +17,7 @@ describe('inspect', () => {
     const { exit, stdout } = await runVerb(['inspect', core]);
     const text = stdout.toString();
     expect(exit).toBe(0);
-    expect(text).toContain('format   elf, 64 MiB');
+    expect(text).toContain('format    elf, 64 MiB');
     expect(text).toContain('RAM           16384 pages, 64 MiB');
     expect(text).toMatch(/release +6\.1\.0-test/);
     expect(text).toMatch(/VMCOREINFO +found in guest memory/);

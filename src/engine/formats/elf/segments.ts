@@ -3,7 +3,7 @@
 import { VmcorralError } from '../../../model/errors.js';
 import { parseNotes, vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
 import type { Machine, Note } from '../../image/memory-image.js';
-import { type ByteSource, bounded, readExact } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
 import { type ElfHeader, readElfHeader } from './header.js';
 import { DUMP_ELF_INCOMPLETE, MAX_NOTE_BYTES, MAX_NOTES, NT_AUXV, PT_LOAD, PT_NOTE } from './layout.js';
 import { producerOf } from './producer.js';
@@ -94,7 +94,7 @@ type ProgramHeader = Readonly<Record<'offset' | 'vaddr' | 'paddr' | 'filesz' | '
 
 /**
  * Reads headers and notes. `source` may still grow (a pipe): then its size is MAX_SAFE_INTEGER.
- * @throws UNSUPPORTED (big-endian, another machine, a process, no memory), CORRUPT, TRUNCATED
+ * @throws UNSUPPORTED (big-endian, another machine, a process), CORRUPT, TRUNCATED
  */
 export function readSegments(source: ByteSource): ElfSegments {
   const header = readElfHeader(source);
@@ -142,13 +142,14 @@ function producerFact({ flags, ehsize }: ElfHeader, table: Table, omits: boolean
 function assertGuest(source: ByteSource, { loads, notes, withoutAddress }: Table): void {
   const isProcess = notes.some(({ owner, type }) => owner === 'CORE' && type === NT_AUXV);
   if (loads.length > 0 && !isProcess) return;
+  if (!isProcess && withoutAddress === 0) throw corrupt(source, 'there is no memory in it', { loads: 0 });
   const what = isProcess
     ? 'is the core of a process, not of a machine'
-    : withoutAddress > 0
-      ? 'has no physical addresses: an old /proc/kcore'
-      : 'is an ELF core without any memory';
+    : 'has no physical addresses: an old /proc/kcore';
   throw new VmcorralError('UNSUPPORTED', `${source.path} ${what}`, {
-    hint: isProcess ? 'open it with gdb; here a dump of a whole guest is wanted' : 'give a dump that holds memory',
+    hint: isProcess
+      ? 'open it with gdb; here a dump of a whole guest is wanted'
+      : 'capture the guest from its hypervisor',
     facts: { path: source.path, loads: loads.length },
   });
 }

@@ -302,7 +302,7 @@ test.each([
   ['a class that does not exist', (b: Buffer) => b.writeUInt8(3, 4), 'CORRUPT'],
   ['a byte order that does not exist', (b: Buffer) => b.writeUInt8(0, 5), 'CORRUPT'],
   ['32-bit headers of 56 bytes', (b: Buffer) => void [b.writeUInt8(1, 4), b.writeUInt16LE(1, 44)], 'CORRUPT'],
-  ['no memory at all', (b: Buffer) => b.writeUInt16LE(1, 56), 'UNSUPPORTED'],
+  ['no memory at all', (b: Buffer) => b.writeUInt16LE(1, 56), 'CORRUPT'],
   ['a program, not a core', (b: Buffer) => b.writeUInt16LE(2, 16), 'UNSUPPORTED'],
   ['another machine', (b: Buffer) => b.writeUInt16LE(8, 18), 'UNSUPPORTED'],
   ['program headers of another size', (b: Buffer) => b.writeUInt16LE(32, 54), 'CORRUPT'],
