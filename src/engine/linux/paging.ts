@@ -19,6 +19,21 @@ export interface AddressSpace {
    * @returns bytes that were really there
    */
   readVirtual(address: bigint, into: Uint8Array): number;
+  /**
+   * Goes through the page tables of the kernel's half, in the order of addresses. A table that is met again (one that
+   * points to itself, for instance) is not entered twice, so that hostile tables end.
+   * @returns false when `limit` tables were not enough
+   */
+  walkKernel(visitor: MappingVisitor, limit: number): boolean;
+}
+
+/** Addresses and sizes in bytes. */
+export interface MappingVisitor {
+  /** A page table; the top one too. */
+  table(physical: number, bytes: number): void;
+  /** False: what is mapped in [first, first + bytes) is passed over. */
+  enters(first: bigint, bytes: bigint): boolean;
+  leaf(first: bigint, bytes: number, physical: number): void;
 }
 
 /** What a page-table entry says. `none` also for anything that can't be trusted. */
@@ -31,6 +46,10 @@ interface Scheme {
   /** Entries of the top table; all others are one page full. */
   readonly topEntries: number;
   readonly tableBytes: number;
+  /** Address that entry 0 of the top table would map; wraps for the half that it doesn't have. */
+  readonly topStart: bigint;
+  /** Of the top table: the first that belongs to the kernel's half. */
+  readonly firstKernelEntry: number;
   isCanonical(address: bigint): boolean;
   decode(entry: bigint, shift: number): Entry;
 }
@@ -116,6 +135,33 @@ class PageTableSpace implements AddressSpace {
     return undefined;
   }
 
+  walkKernel(visitor: MappingVisitor, limit: number): boolean {
+    const seen = new Set<number>();
+    const { shifts, tableBytes, topEntries, firstKernelEntry } = this.#scheme;
+    const walk = (table: number, level: number, first: bigint): boolean => {
+      if (seen.has(table)) return true;
+      if (seen.size >= limit) return false;
+      seen.add(table);
+      visitor.table(table, level === 0 ? topEntries * 8 : tableBytes);
+      const view = this.#tableAt(table);
+      if (view === undefined) return true;
+      const shift = shifts[level]!;
+      const bytes = 1n << BigInt(shift);
+      const entries = level === 0 ? topEntries : tableBytes / 8;
+      for (let index = level === 0 ? firstKernelEntry : 0; index < entries; index++) {
+        const raw = view.getBigUint64(((table % tableBytes) + index * 8) % tableBytes, true);
+        if (raw === 0n) continue;
+        const entry = this.#scheme.decode(raw, shift);
+        const here = first + BigInt(index) * bytes;
+        if (entry.kind === 'none' || !visitor.enters(here, bytes)) continue;
+        if (entry.kind === 'leaf') visitor.leaf(here, Number(bytes), entry.physical);
+        else if (!walk(entry.physical, level + 1, here)) return false;
+      }
+      return true;
+    };
+    return walk(this.root, 0, this.#scheme.topStart);
+  }
+
   /** The page that holds a table; a page that isn't all there counts as no table. */
   #tableAt(physical: number): DataView | undefined {
     const { tableBytes } = this.#scheme;
@@ -147,6 +193,8 @@ export function x86Space(image: MemoryImage, root: number, levels: 4 | 5, smeMas
     shifts: levels === 5 ? [48, 39, 30, 21, 12] : [39, 30, 21, 12],
     topEntries: 512,
     tableBytes: 4096,
+    topStart: END_OF_SPACE - (1n << (levels === 5 ? 57n : 48n)),
+    firstKernelEntry: 256,
     isCanonical: (address) => address >> signShift === 0n || address >> signShift === signOnes,
     decode: (entry, shift) => {
       if ((entry & X86_PRESENT) === 0n) return NONE;
@@ -176,6 +224,8 @@ export function arm64Space(image: MemoryImage, root: number, pageSize: number, v
     shifts,
     topEntries: 2 ** (vaBits - (shifts[0] ?? pageShift)),
     tableBytes: pageSize,
+    topStart: END_OF_SPACE - (1n << BigInt(vaBits)),
+    firstKernelEntry: 0,
     isCanonical: (address) => address >> BigInt(vaBits) === (1n << BigInt(64 - vaBits)) - 1n,
     decode: (entry, shift) => {
       if ((entry & 1n) === 0n) return NONE;

@@ -35,17 +35,18 @@ const MAX_COMPOUND_ORDER = 18;
 const ANONYMOUS = 1;
 const TAIL = 1;
 
-export interface ClassWarnings {
+export interface ClassFindings {
   /** Buddy blocks and compound pages of an order that can't be: kept. */
   readonly impossibleOrders: number;
+  /** Pages of hugetlb's pools, used or not; they are among `user`. */
+  readonly hugetlbPages: number;
 }
 
 /**
- * Hands out the classes of all pages that have a struct page, window by window, in the order of the pieces.
+ * Hands out the classes of all pages of `pieces` (clipped to RAM, as makedumpfile does), window by window, in the order of the pieces.
  * Nothing is allocated per page; memory: WINDOW_PAGES · (SIZE(page) + 1) bytes.
  *
  * @param level  makedumpfile's bits: what isn't asked for is `kept`, and so is what it would have hidden
- * @param isRam  pages outside of the image's RAM are passed over, as makedumpfile does
  * @param onWindow  `classes` is borrowed: classes of [firstPage, firstPage + classes.length)
  * @throws what reading the image throws
  */
@@ -54,10 +55,9 @@ export function classifyPages(
   layout: PageLayout,
   pieces: readonly MemMapPiece[],
   level: number,
-  isRam: (page: number) => boolean,
   onWindow: (firstPage: number, classes: Uint8Array) => void,
-): ClassWarnings {
-  const classifier = new Classifier(space, layout, level, isRam);
+): ClassFindings {
+  const classifier = new Classifier(space, layout, level);
   for (const piece of pieces) {
     for (let done = 0; done < piece.pageCount; done += WINDOW_PAGES) {
       const count = Math.min(WINDOW_PAGES, piece.pageCount - done);
@@ -68,12 +68,12 @@ export function classifyPages(
   return classifier;
 }
 
-class Classifier implements ClassWarnings {
+class Classifier implements ClassFindings {
   impossibleOrders = 0;
+  hugetlbPages = 0;
   readonly #space: AddressSpace;
   readonly #layout: PageLayout;
   readonly #level: number;
-  readonly #isRam: (page: number) => boolean;
   readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #words: Int32Array;
   readonly #classes = new Uint8Array(WINDOW_PAGES);
@@ -81,11 +81,10 @@ class Classifier implements ClassWarnings {
   #blockEnd = 0;
   #blockClass: number = PageClass.kept;
 
-  constructor(space: AddressSpace, layout: PageLayout, level: number, isRam: (page: number) => boolean) {
+  constructor(space: AddressSpace, layout: PageLayout, level: number) {
     this.#space = space;
     this.#layout = layout;
     this.#level = level;
-    this.#isRam = isRam;
     // One struct page more: a compound page keeps its order in its second one.
     this.#bytes = new Uint8Array((WINDOW_PAGES + 1) * layout.structBytes);
     this.#words = new Int32Array(this.#bytes.buffer);
@@ -104,7 +103,7 @@ class Classifier implements ClassWarnings {
         i = end;
         continue;
       }
-      if (classes[i] !== PageClass.unknown && this.#isRam(page)) this.#decide(i, page, i + 1 < count);
+      if (classes[i] !== PageClass.unknown) this.#decide(i, page, i + 1 < count);
       if (this.#blockEnd <= page) i++;
     }
     return classes;
@@ -171,9 +170,11 @@ class Classifier implements ClassWarnings {
     if (isCache && !isAnonymous && !isPrivate && (level & (LEVEL.cache | LEVEL.privateCache)) !== 0)
       found = PageClass.cache;
     else if (isCache && !isAnonymous && isPrivate && (level & LEVEL.privateCache) !== 0) found = PageClass.privateCache;
-    else if ((level & LEVEL.user) !== 0 && (isAnonymous || (isHead && this.#isHugetlb(base, type))))
+    else if ((level & LEVEL.user) !== 0 && isAnonymous) found = PageClass.user;
+    else if ((level & LEVEL.user) !== 0 && isHead && this.#isHugetlb(base, type)) {
       found = PageClass.user;
-    else if ((flagBits & hwpoisonMask) !== 0) found = PageClass.poisoned;
+      this.hugetlbPages += 2 ** this.#compoundOrder(base, page);
+    } else if ((flagBits & hwpoisonMask) !== 0) found = PageClass.poisoned;
     else if (!isSlab && type === offline) found = PageClass.offline;
     if (found !== PageClass.kept) this.#begin(page, isHead ? this.#compoundOrder(base, page) : 0, found);
   }

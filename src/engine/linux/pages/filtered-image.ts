@@ -30,6 +30,20 @@ export class PageBitmap {
     this.#count++;
   }
 
+  /** Pages [firstPage, firstPage + pageCount); each of them for the first time. */
+  addRun(firstPage: number, pageCount: number): void {
+    const limit = Math.min(firstPage + pageCount, this.#bytes.length * 8);
+    let page = firstPage;
+    while (page < limit && (page & 7) !== 0) this.add(page++);
+    const whole = Math.floor((limit - page) / 8);
+    if (whole > 0) {
+      this.#bytes.fill(0xff, page >>> 3, (page >>> 3) + whole);
+      this.#count += whole * 8;
+      page += whole * 8;
+    }
+    while (page < limit) this.add(page++);
+  }
+
   /** The first page from `from` on, below `limit`, that is (or is not) set; `limit` where there is none. */
   next(from: number, limit: number, isSet: boolean): number {
     const uniform = isSet ? 0 : 0xff;

@@ -1,0 +1,183 @@
+/**
+ * Memory that a debugger can't do without, found independently of the page array: what a filter must not take away.
+ *
+ * References: kernel arch/x86/mm/init.c (`free_initmem`, `mark_rodata_ro`: which parts of the kernel's image are given
+ * back), include/asm-generic/sections.h, arch/x86/include/asm/desc.h; QEMU target/i386/arch_dump.c (QEMUCPUState).
+ */
+
+import type { MemoryImage, Note } from '../../image/memory-image.js';
+import { findSymbols } from '../kallsyms.js';
+import { KernelMemory } from '../kernel-memory.js';
+import type { ProvenKernel } from '../kernel-proof.js';
+import type { AddressSpace } from '../paging.js';
+import type { Vmcoreinfo } from '../vmcoreinfo.js';
+
+/** What a page is needed for; the words of the report. */
+export type Need =
+  | 'VMCOREINFO'
+  | 'kernel text and data'
+  | 'page tables'
+  | 'interrupt table'
+  | 'stack of a CPU'
+  | 'per-CPU data'
+  | 'kernel mappings (stacks, modules, page array)';
+
+export interface Essential {
+  readonly need: Need;
+  readonly physical: number;
+  readonly bytes: number;
+}
+
+/** 2 TiB of 4 KiB pages in the direct map need as many. */
+const MAX_TABLES = 1 << 20;
+const MAX_CPUS = 8192;
+const MAX_AREA_BYTES = 64 << 20;
+/** Parts of the image that stay for good; what lies between them is given back when the kernel has started. */
+const IMAGE_PARTS = [
+  ['_stext', '_etext'],
+  ['__start_rodata', '__end_rodata'],
+  ['_sdata', '_edata'],
+] as const;
+const PER_CPU = ['__per_cpu_offset', '__per_cpu_start', '__per_cpu_end', 'nr_cpu_ids'] as const;
+const WANTED = new Set<string>([...IMAGE_PARTS.flat(), ...PER_CPU, 'page_offset_base']);
+
+/** Calls `visit` for each piece, in no particular order; pieces may overlap. */
+export function visitEssentials(
+  image: MemoryImage,
+  { space }: ProvenKernel,
+  info: Vmcoreinfo,
+  visit: (essential: Essential) => void,
+): void {
+  const symbols = info.has('SYMBOL(kallsyms_names)') ? findSymbols(space, info, WANTED) : new Map<string, bigint>();
+  const virtual = (need: Need, address: bigint, bytes: number) => visitVirtual(space, need, address, bytes, visit);
+  for (const [from, to] of IMAGE_PARTS) {
+    const [start, end] = [symbols.get(from), symbols.get(to)];
+    if (start !== undefined && end !== undefined) virtual('kernel text and data', start, Number(end - start));
+  }
+  for (const name of ['_stext', 'swapper_pg_dir', 'init_uts_ns', 'mem_section', 'prb', 'node_data']) {
+    const address = info.symbol(name);
+    if (address !== undefined) virtual('kernel text and data', address, 8);
+  }
+  visitPerCpu(space, symbols, virtual);
+  for (const { interruptTable, stack } of cpuAddresses(image.notes)) {
+    if (interruptTable !== undefined) virtual('interrupt table', interruptTable, 4096);
+    if (stack !== undefined) virtual('stack of a CPU', stack, 8);
+  }
+  visitMappings(space, info, symbols.get('page_offset_base'), image, visit);
+}
+
+function visitVirtual(
+  space: AddressSpace,
+  need: Need,
+  address: bigint,
+  bytes: number,
+  visit: (essential: Essential) => void,
+): void {
+  if (bytes <= 0 || bytes > MAX_AREA_BYTES) return;
+  const end = address + BigInt(bytes);
+  for (let at = address; at < end; at = (at & ~4095n) + 4096n) {
+    const physical = space.translate(at);
+    if (physical !== undefined) visit({ need, physical: physical - (physical % 4096), bytes: 4096 });
+  }
+}
+
+function visitPerCpu(
+  space: AddressSpace,
+  symbols: ReadonlyMap<string, bigint>,
+  virtual: (need: Need, address: bigint, bytes: number) => void,
+): void {
+  const [offsets, start, end, countAt] = PER_CPU.map((name) => symbols.get(name));
+  if (offsets === undefined || start === undefined || end === undefined || countAt === undefined) return;
+  const memory = new KernelMemory(space);
+  const count = Math.min(memory.u32(countAt) ?? 0, MAX_CPUS);
+  for (let cpu = 0; cpu < count; cpu++) {
+    const offset = memory.u64(offsets + BigInt(cpu * 8));
+    if (offset === undefined) return;
+    virtual('per-CPU data', BigInt.asUintN(64, offset + start), Number(end - start));
+  }
+}
+
+/** The page tables themselves, and what they map outside of the direct map of all memory. */
+function visitMappings(
+  space: AddressSpace,
+  info: Vmcoreinfo,
+  pageOffsetBase: bigint | undefined,
+  image: MemoryImage,
+  visit: (essential: Essential) => void,
+): void {
+  const last = image.ranges.at(-1);
+  const memoryEnd = last === undefined ? 0 : last.start + last.size;
+  const direct = directMap(space, info, pageOffsetBase, memoryEnd);
+  const imageStart = info.symbol('_stext') ?? 0n;
+  // The image's own mapping holds parts that were given back; it is looked at by its symbols.
+  const imageEnd = imageStart + (1n << 30n);
+  const inside = (first: bigint, bytes: bigint, from: bigint, to: bigint) => first >= from && first + bytes <= to;
+  space.walkKernel(
+    {
+      table: (physical, bytes) => visit({ need: 'page tables', physical, bytes }),
+      enters: (first, bytes) => !(direct !== undefined && inside(first, bytes, direct.start, direct.end)),
+      leaf: (first, bytes, physical) => {
+        const size = BigInt(bytes);
+        if (direct === undefined || (first < direct.end && first + size > direct.start)) return;
+        if (first + size > imageStart - (1n << 24n) && first < imageEnd) return;
+        if (physical + bytes > memoryEnd) return;
+        visit({ need: 'kernel mappings (stacks, modules, page array)', physical, bytes });
+      },
+    },
+    MAX_TABLES,
+  );
+}
+
+/** Rounded out to whole top-level entries of 1 GiB: nothing else is mapped in the gap behind memory. */
+function directMap(
+  space: AddressSpace,
+  info: Vmcoreinfo,
+  pageOffsetBase: bigint | undefined,
+  memoryEnd: number,
+): { readonly start: bigint; readonly end: bigint } | undefined {
+  const start = pageOffsetBaseOf(space, info, pageOffsetBase);
+  return start === undefined ? undefined : { start, end: start + (BigInt(Math.ceil(memoryEnd / 2 ** 30)) << 30n) };
+}
+
+function pageOffsetBaseOf(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint | undefined {
+  if (info.has('NUMBER(kimage_voffset)')) return arm64PageOffset(info);
+  const stored = variable === undefined ? undefined : new KernelMemory(space).u64(variable);
+  if (stored !== undefined) return stored;
+  // The array of sections was allocated early: its address is one of the direct map.
+  const section = info.symbol('mem_section');
+  const physical = section === undefined ? undefined : space.translate(section);
+  if (section === undefined || physical === undefined) return undefined;
+  const base = section - BigInt(physical);
+  return base % (1n << 30n) === 0n ? base : undefined;
+}
+
+function arm64PageOffset(info: Vmcoreinfo): bigint | undefined {
+  const t1sz = info.number('TCR_EL1_T1SZ');
+  const vaBits = t1sz === undefined ? info.number('VA_BITS') : 64n - t1sz;
+  const start = info.number('PHYS_OFFSET');
+  // The direct map begins with the start of RAM: as if page 0 were at an address below it.
+  return vaBits === undefined || start === undefined ? undefined : (1n << 64n) - (1n << vaBits) - start;
+}
+
+interface CpuAddresses {
+  readonly interruptTable: bigint | undefined;
+  /** Stack pointer, where the CPU was in the kernel. */
+  readonly stack: bigint | undefined;
+}
+
+const QEMU_STATE_BYTES = 432;
+const QEMU_RSP = 8 + 6 * 8;
+const QEMU_IDT_BASE = 152 + 9 * 24 + 16;
+
+function cpuAddresses(notes: readonly Note[]): CpuAddresses[] {
+  const kernelOnly = (address: bigint) => (address >> 63n === 1n ? address : undefined);
+  return notes
+    .filter(({ owner, type, desc }) => owner === 'QEMU' && type === 0 && desc.length >= QEMU_STATE_BYTES)
+    .map(({ desc }) => {
+      const view = new DataView(desc.buffer, desc.byteOffset, desc.byteLength);
+      return {
+        interruptTable: kernelOnly(view.getBigUint64(QEMU_IDT_BASE, true)),
+        stack: kernelOnly(view.getBigUint64(QEMU_RSP, true)),
+      };
+    });
+}

@@ -1,0 +1,223 @@
+/**
+ * Which pages a dump may leave out, at one of makedumpfile's levels: classified by the kernel's page array, then held
+ * against what is known from elsewhere. A class that fails is kept: a dump too large can be filtered again, a page that
+ * is gone is gone.
+ */
+
+import type { MemoryImage } from '../../image/memory-image.js';
+import { clipRanges, type PageRun, pageLimit, pageRuns } from '../../image/ranges.js';
+import type { FoundVmcoreinfo } from '../find-kernel.js';
+import type { ProvenKernel } from '../kernel-proof.js';
+import type { Vmcoreinfo } from '../vmcoreinfo.js';
+import { type ClassFindings, classifyPages, LEVEL, PAGE_CLASSES, PageClass } from './classify.js';
+import { readCounters } from './counters.js';
+import { type Essential, visitEssentials } from './essentials.js';
+import { PageBitmap } from './filtered-image.js';
+import { findMemMap, type MemMapPiece } from './mem-map.js';
+import { type PageLayout, pageLayout } from './page-layout.js';
+
+/** The kinds of pages that a filter tells apart, as they stand in reports and manifests. */
+export const FILTER_CLASSES = ['free', 'cache', 'privateCache', 'user', 'poisoned', 'offline'] as const;
+export type FilterClass = (typeof FILTER_CLASSES)[number];
+
+/** Plain data: it crosses threads and stands in the manifest. */
+export interface FilterReport {
+  /** makedumpfile's bits, as asked for. */
+  readonly askedLevel: number;
+  /** What was done of them. Bit 1 (zero pages) is the writer's. */
+  readonly level: number;
+  /** Pages left out, by class. */
+  readonly excluded: Readonly<Record<FilterClass, number>>;
+  /** Classes that were asked for and kept all the same, and why; sentences for people. */
+  readonly kept: readonly { readonly class: FilterClass | 'all'; readonly why: string }[];
+}
+
+export interface PageFilter {
+  readonly report: FilterReport;
+  /** Pages to leave out; undefined where none are. */
+  readonly excluded: PageBitmap | undefined;
+}
+
+/** What a level asks for beside zero pages. */
+const CLASS_BITS = LEVEL.cache | LEVEL.privateCache | LEVEL.user | LEVEL.free;
+
+/** Bits that would take a class away. */
+const BITS_OF: Readonly<Record<FilterClass, number>> = {
+  free: LEVEL.free,
+  cache: LEVEL.cache | LEVEL.privateCache,
+  privateCache: LEVEL.privateCache,
+  user: LEVEL.user,
+  poisoned: 0,
+  offline: 0,
+};
+const CLASS_OF: Readonly<Record<number, FilterClass>> = {
+  [PageClass.free]: 'free',
+  [PageClass.cache]: 'cache',
+  [PageClass.privateCache]: 'privateCache',
+  [PageClass.user]: 'user',
+  [PageClass.poisoned]: 'poisoned',
+  [PageClass.offline]: 'offline',
+};
+
+/** Counters lag behind, and pages are on their way between lists: so much is no contradiction. */
+const SLACK_SHARE = 0.1;
+const SLACK_PAGES = 4096;
+
+/**
+ * @param found  what `findVmcoreinfo` gave for this image
+ * @throws what reading the image throws; never for what the memory holds
+ */
+export function planFilter(image: MemoryImage, found: FoundVmcoreinfo | undefined, askedLevel: number): PageFilter {
+  const zeroOnly = (why?: string): PageFilter => ({
+    excluded: undefined,
+    report: {
+      askedLevel,
+      level: askedLevel & LEVEL.zero,
+      excluded: reportOf(new Float64Array(PAGE_CLASSES)),
+      kept: why === undefined ? [] : [{ class: 'all', why }],
+    },
+  });
+  if ((askedLevel & CLASS_BITS) === 0) return zeroOnly();
+  if (found?.kernel === undefined) return zeroOnly('no kernel could be proven in this memory');
+  const layout = pageLayout(found.info);
+  if ('refusal' in layout)
+    return zeroOnly(`kernel ${found.info.release} doesn't describe its pages: ${layout.refusal}`);
+  if (image.pageSize !== layout.pageSize) {
+    return zeroOnly(`the image has pages of ${image.pageSize} bytes, the kernel of ${layout.pageSize}`);
+  }
+  const ram = pageRuns(image.ranges, image.pageSize);
+  const memMap = findMemMap(found.kernel.space, found.info, layout, pageLimit(ram));
+  if ('refusal' in memMap) return zeroOnly(`the kernel's page array was not found: ${memMap.refusal}`);
+  return new Planner(image, found.info, found.kernel, layout, clipPieces(memMap.pieces, ram, layout)).plan(askedLevel);
+}
+
+/** The parts of the pieces that describe RAM of the image. */
+function clipPieces(pieces: readonly MemMapPiece[], ram: readonly PageRun[], layout: PageLayout): MemMapPiece[] {
+  const ranges = ram.map(({ firstPage, pageCount }) => ({ start: firstPage, size: pageCount }));
+  return pieces.flatMap((piece) =>
+    clipRanges(ranges, { start: piece.firstPage, size: piece.pageCount }).map(({ start, size }) => ({
+      firstPage: start,
+      pageCount: size,
+      address: piece.address + BigInt((start - piece.firstPage) * layout.structBytes),
+    })),
+  );
+}
+
+interface Pass {
+  readonly excluded: PageBitmap;
+  /** Pages of each PageClass. */
+  readonly counts: Float64Array;
+  readonly findings: ClassFindings;
+}
+
+class Planner {
+  readonly #kept: { class: FilterClass | 'all'; why: string }[] = [];
+
+  constructor(
+    private readonly image: MemoryImage,
+    private readonly info: Vmcoreinfo,
+    private readonly kernel: ProvenKernel,
+    private readonly layout: PageLayout,
+    private readonly pieces: readonly MemMapPiece[],
+  ) {}
+
+  plan(askedLevel: number): PageFilter {
+    let level = askedLevel;
+    if ((level & LEVEL.free) !== 0 && this.layout.buddy === undefined) {
+      level = this.#keep(level, 'free', "the kernel doesn't say how it marks free pages");
+    }
+    let pass = this.#classify(level);
+    for (const [name, why] of [...this.#lostEssentials(pass, level), ...this.#wrongCounts(pass, level)]) {
+      level = this.#keep(level, name, why);
+    }
+    if (this.#kept.length > 0) pass = this.#classify(level);
+    const isEmpty = pass.excluded.count === 0;
+    return {
+      excluded: isEmpty ? undefined : pass.excluded,
+      report: { askedLevel, level, excluded: reportOf(pass.counts), kept: this.#kept },
+    };
+  }
+
+  #keep(level: number, name: FilterClass, why: string): number {
+    if (!this.#kept.some((kept) => kept.class === name)) this.#kept.push({ class: name, why });
+    return level & ~BITS_OF[name];
+  }
+
+  #classify(level: number): Pass {
+    const excluded = new PageBitmap(pageLimit(pageRuns(this.image.ranges, this.image.pageSize)));
+    const counts = new Float64Array(PAGE_CLASSES);
+    const findings = classifyPages(this.kernel.space, this.layout, this.pieces, level, (first, classes) => {
+      for (let i = 0; i < classes.length; ) {
+        const found = classes[i]!;
+        let end = i + 1;
+        while (end < classes.length && classes[end] === found) end++;
+        counts[found]! += end - i;
+        if (found !== PageClass.kept && found !== PageClass.unknown) excluded.addRun(first + i, end - i);
+        i = end;
+      }
+    });
+    return { excluded, counts, findings };
+  }
+
+  /** Classes that would take away what a debugger needs, each with the first thing that it would take. */
+  #lostEssentials({ excluded }: Pass, level: number): Map<FilterClass, string> {
+    const lost = new Map<number, Essential>();
+    const { pageSize } = this.image;
+    visitEssentials(this.image, this.kernel, this.info, (essential) => {
+      const first = Math.floor(essential.physical / pageSize);
+      const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
+      const page = excluded.next(first, limit, true);
+      if (page < limit && lost.size < MAX_LOST) lost.set(page, essential);
+    });
+    const why = new Map<FilterClass, string>();
+    if (lost.size === 0) return why;
+    classifyPages(this.kernel.space, this.layout, this.pieces, level, (firstPage, classes) => {
+      for (const [page, { need }] of lost) {
+        const name = CLASS_OF[classes[page - firstPage] ?? PageClass.kept];
+        // The kernel may map pages of a file or of a process for itself; a free page it may not.
+        const isFine = need.startsWith('kernel mappings') && name !== 'free';
+        if (name !== undefined && !isFine && !why.has(name)) {
+          why.set(name, `page 0x${page.toString(16)} holds ${need}, yet the page array says ${name}`);
+        }
+      }
+    });
+    return why;
+  }
+
+  /** Classes whose number of pages is far from what the kernel itself counts. */
+  #wrongCounts({ counts, findings }: Pass, level: number): Map<FilterClass, string> {
+    const why = new Map<FilterClass, string>();
+    const counters = readCounters(this.kernel.space, this.info);
+    const check = (name: FilterClass, counted: number, expected: number | undefined, bits: number) => {
+      if (expected === undefined || (level & bits) !== bits) return;
+      if (Math.abs(counted - expected) > Math.max(expected * SLACK_SHARE, SLACK_PAGES)) {
+        why.set(name, `${counted} pages look like it, the kernel counts ${expected}`);
+      }
+    };
+    const cache = counts[PageClass.cache]! + counts[PageClass.privateCache]!;
+    check('free', counts[PageClass.free]!, counters.free, LEVEL.free);
+    check('user', counts[PageClass.user]! - findings.hugetlbPages, counters.anonymous, LEVEL.user);
+    // Only both kinds together are what the kernel counts.
+    check('cache', cache, counters.file, LEVEL.privateCache);
+    if (findings.impossibleOrders > MAX_IMPOSSIBLE) {
+      why.set('free', `${findings.impossibleOrders} blocks have sizes that can't be`);
+    }
+    return why;
+  }
+}
+
+/** Essential pages that are looked into more closely when they are among the pages to leave out. */
+const MAX_LOST = 4096;
+/** A page that is just being changed may look odd; more of them mean that the array is not understood. */
+const MAX_IMPOSSIBLE = 64;
+
+function reportOf(counts: Float64Array): Record<FilterClass, number> {
+  return {
+    free: counts[PageClass.free]!,
+    cache: counts[PageClass.cache]!,
+    privateCache: counts[PageClass.privateCache]!,
+    user: counts[PageClass.user]!,
+    poisoned: counts[PageClass.poisoned]!,
+    offline: counts[PageClass.offline]!,
+  };
+}
