@@ -93,7 +93,7 @@ test('bytes that come in drops are put together', async () => {
   await opened;
   writer(
     fifo,
-    `dd if=${file} bs=997 2>/dev/null | while :; do dd bs=997 count=1 2>/dev/null >&9; sleep 0.005; done & sleep 1.5; kill $!`,
+    `i=0; while [ $((i * 997)) -lt ${core.length} ]; do dd if=${file} bs=997 skip=$i count=1 2>/dev/null >&9; i=$((i + 1)); sleep 0.005; done`,
   );
   await done;
   const expected = Buffer.alloc(9 * 4096);
