@@ -10,6 +10,7 @@ import { buildElf } from '../builders/elf-core.js';
 import { flatten, recordsOf } from '../builders/flatten.js';
 import { buildKdump } from '../builders/kdump-file.js';
 import { virtualBoxNotes } from '../builders/virtualbox-notes.js';
+import { buildVmware } from '../builders/vmware.js';
 
 const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
 const ELF = buildElf(`phoff 192\n${NOTES}load 0 Ab.c memsz=0x8000\nload 0x3000 dE\nload 0x10000 F`).bytes;
@@ -18,6 +19,22 @@ const ELF_32 = buildElf(`class 32\nmachine 3\nphoff 96\nxnum\n${NOTES}load 0 Ab 
 const ELF_VIRTUALBOX = buildElf(`${virtualBoxNotes([{ rip: 1n }])}\nload 0 Ab\nload 0x9000 - memsz=0x1000`).bytes;
 const KDUMP = buildKdump(`limit 9000\n${NOTES}pages 0 Ab.-c\npages 0x2000 d!.E`).bytes;
 const KDUMP_OLD = buildKdump(`version 3\nstatus 8\n${NOTES}pages 0 aB.!-c`).bytes;
+
+const VMWARE = buildVmware(`
+  product VMware ESX
+  cpus 2
+  block gpregs 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
+  block CR64 0 0x80050033 0 0 0x1000 0x6f0
+  block10 IDTR 0 0xfff 0xfffffe0000001000
+  value rip 1 =8 0xffffffff81000000
+  value CR64 1 3 =8 0x1000
+  regions 2
+  region 0 0 0 3
+  region 1 0x100000 3 2
+  inside
+  pages 0 Ab.dE
+`).state;
+const VMWARE_NARROW = buildVmware('magic 0xbed2bed0\nnarrow\nproduct VMware\nbehind\ninside\npages 0 AbC').state;
 
 const CORPUS: readonly Buffer[] = [
   ELF,
@@ -28,6 +45,8 @@ const CORPUS: readonly Buffer[] = [
   KDUMP_OLD,
   flatten(recordsOf(KDUMP, 5000)),
   flatten(recordsOf(ELF, 3000)),
+  VMWARE,
+  VMWARE_NARROW,
 ];
 
 const INTERESTING = [

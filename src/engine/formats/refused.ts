@@ -33,16 +33,19 @@ const KNOWN: readonly Magic[] = [
   { name: 'lime', title: 'LiME image', magics: ['EMiL'], hint: 'LiME images are not read' },
   { name: 'avml', title: 'AVML image', magics: ['AVML'], hint: 'AVML images are not read' },
   {
-    name: 'vmware',
-    title: 'VMware suspend or snapshot state (.vmss, .vmsn)',
+    name: 'vmware-old',
+    title: 'old VMware checkpoint (32-bit, before ESX 4)',
     magics: [
       [0xd0, 0xbe, 0xd0, 0xbe],
-      [0xd2, 0xbe, 0xd2, 0xbe],
-      [0xd3, 0xbe, 0xd3, 0xbe],
-      [0xd1, 0xba, 0xd1, 0xba],
-      [0xd2, 0xba, 0xd2, 0xba],
+      [0xd0, 0xba, 0xd0, 0xba],
     ],
-    hint: 'VMware images are not read yet',
+    hint: 'no public program reads it; resume the guest on a newer product and suspend it there',
+  },
+  {
+    name: 'vmware-encrypted',
+    title: 'file of an encrypted VMware guest',
+    magics: [[0x9e, 0xdd, 0x43, 0x89]],
+    hint: 'on ESXi, `crypto-util encobj decrypt` decrypts it for one who holds the key',
   },
   {
     name: 'xc-core',

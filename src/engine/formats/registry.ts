@@ -8,10 +8,20 @@ import { flattenedFormat } from './flattened/read.js';
 import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { refusedFormats } from './refused.js';
+import { vmwareFormat, vmwareGuestFormat } from './vmware/read.js';
+import { stateOfVmem, vmemHint } from './vmware/vmem.js';
 import { xenFormat } from './xen/read.js';
 
 /** In the order of asking. */
-const FORMATS: readonly Format[] = [xenFormat, elfFormat, kdumpFormat, flattenedFormat, ...refusedFormats];
+const FORMATS: readonly Format[] = [
+  xenFormat,
+  elfFormat,
+  kdumpFormat,
+  flattenedFormat,
+  vmwareFormat,
+  vmwareGuestFormat,
+  ...refusedFormats,
+];
 
 /** A flattened dump inside of a flattened one is nobody's work. */
 const MAX_WRAPPERS = 4;
@@ -70,7 +80,11 @@ export function openSource(source: ByteSource, options: OpenOptions = {}): Memor
   let current = source;
   try {
     for (let depth = 0; depth < MAX_WRAPPERS; depth++) {
-      const format = recogniseOrThrow(current, headOf(current));
+      const head = headOf(current);
+      // The memory of a VMware guest starts with the guest's first bytes: only the file beside it tells what it is.
+      const state = recognise(head) === undefined ? stateOfVmem(current.path, context) : undefined;
+      if (state !== undefined) return openStateOf(current, state, context);
+      const format = recogniseOrThrow(current, head);
       if (format.kind === 'image') return format.open(current, context);
       current = format.unwrap(current, context);
     }
@@ -79,6 +93,11 @@ export function openSource(source: ByteSource, options: OpenOptions = {}): Memor
     current.close();
     throw error;
   }
+}
+
+function openStateOf(vmem: ByteSource, statePath: string, context: OpenContext): MemoryImage {
+  vmem.close();
+  return openImage(statePath, { ...context, companions: [vmem.path] });
 }
 
 function headOf(source: ByteSource): Uint8Array {
@@ -102,9 +121,11 @@ function recogniseOrThrow(source: ByteSource, head: Uint8Array): Exclude<Format,
       empty ? 'TRUNCATED' : 'UNSUPPORTED',
       empty ? `${source.path} is empty` : `${source.path} is not a memory image of a known kind`,
       {
-        hint: `readable are: ${readableFormats()
-          .map(({ name }) => name)
-          .join(', ')}`,
+        hint:
+          vmemHint(source.path) ??
+          `readable are: ${readableFormats()
+            .map(({ name }) => name)
+            .join(', ')}`,
         facts,
       },
     );

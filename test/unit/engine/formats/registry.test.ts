@@ -10,7 +10,7 @@ test.each([
   ['LibvirtQemudPart', 'libvirt-save-unfinished'],
   ['EMiL\x01', 'lime'],
   ['AVML\x02', 'avml'],
-  ['\xd2\xbe\xd2\xbe', 'vmware'],
+  ['\xd0\xbe\xd0\xbe', 'vmware-old'],
   ['\xee\xbe\x0f\xf0', 'xc-core'],
   ['\xed\x23\x8f\x61\x73\x01\x19\xa8', 'lkcd'],
   ['DISKDUMP', 'diskdump'],
@@ -40,7 +40,14 @@ test('what nobody knows is UNSUPPORTED with the first bytes and what can be read
     facts: { firstBytes: Buffer.from('hello, this is n').toString('hex') },
   });
   expect(error.hint).toContain('kdump-compressed');
-  expect(readableFormats().map(({ name }) => name)).toEqual(['xen-core', 'elf', 'kdump-compressed', 'flattened']);
+  expect(readableFormats().map(({ name }) => name)).toEqual([
+    'xen-core',
+    'elf',
+    'kdump-compressed',
+    'flattened',
+    'vmware',
+    'vmware-debug-guest',
+  ]);
 });
 
 test('an empty file is TRUNCATED, no file NOT_FOUND, a folder or FIFO UNSUPPORTED without blocking', () => {
