@@ -65,7 +65,7 @@ const MIB = 1 << 20;
 /** Calls with each MiB of the ranges; video memory and firmware between 3 and 4 GiB are QEMU's, not VMware's. */
 function eachMiB(image: MemoryImage, visit: (start: number, size: number) => void): void {
   for (const range of image.ranges) {
-    if (range.start >= 3 << 30 && range.start < 2 ** 32) continue;
+    if (range.start >= 3 * 2 ** 30 && range.start < 2 ** 32) continue;
     for (let at = 0; at < range.size; at += MIB) visit(range.start + at, Math.min(MIB, range.size - at));
   }
 }

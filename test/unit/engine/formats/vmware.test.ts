@@ -184,7 +184,7 @@ test('selectors and bases where the file has them; values of another size are ta
       pages 0 A
     `).state,
   );
-  const [{ desc }] = image.notes as [{ desc: Uint8Array }];
+  const { desc } = image.notes[0]!;
   expect([RIP, CS, SS, FS_BASE, GS].map((i) => word(desc, i))).toEqual([
     0x401000n,
     0x33n,
