@@ -103,7 +103,8 @@ export class KdumpWriter {
       signature: KDUMP_SIGNATURE,
       headerVersion: KDUMP_VERSION,
       machine: machine === 'unknown' ? 'x86_64' : machine,
-      ...(release === undefined ? {} : { sysname: 'Linux', release }),
+      // libkdumpfile (0.5.1), and by that drgn, ignore the machine where one of these is empty.
+      ...(release === undefined ? {} : { sysname: 'Linux', release, version: '(unknown)' }),
       timestampSeconds: Math.floor(Date.now() / 1000),
       status: STATUS_COMPRESSION[compression],
       blockSize: pageSize,
