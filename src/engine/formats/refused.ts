@@ -15,15 +15,12 @@ interface Magic {
   readonly at?: number;
 }
 
-const AS_ELF = 'capture again with `virsh dump --memory-only`, which writes an ELF core';
 const UNPACK = 'unpack it first, then give the file that comes out';
 const DISK = 'this is a disk, not memory';
 const WINDOWS = 'dumps made inside Windows are not read; capture the guest from its hypervisor';
 
 const KNOWN: readonly Magic[] = [
   { name: 'diskdump', title: 'old diskdump', magics: ['DISKDUMP'], hint: 'convert it with makedumpfile' },
-  { name: 'qemu-stream', title: 'QEMU migration stream (plain `virsh dump`)', magics: ['QEVM'], hint: AS_ELF },
-  { name: 'libvirt-save', title: 'libvirt save image', magics: ['LibvirtQemudSave'], hint: AS_ELF },
   {
     name: 'libvirt-save-unfinished',
     title: 'libvirt save image that was never finished',

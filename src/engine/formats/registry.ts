@@ -7,6 +7,8 @@ import { elfFormat } from './elf/read.js';
 import { flattenedFormat } from './flattened/read.js';
 import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
+import { libvirtSaveFormat } from './libvirt-save/read.js';
+import { qemuStreamFormat } from './qemu-stream/read.js';
 import { refusedFormats } from './refused.js';
 import { vmwareFormat, vmwareGuestFormat } from './vmware/read.js';
 import { stateOfVmem, vmemHint } from './vmware/vmem.js';
@@ -20,6 +22,8 @@ const FORMATS: readonly Format[] = [
   flattenedFormat,
   vmwareFormat,
   vmwareGuestFormat,
+  qemuStreamFormat,
+  libvirtSaveFormat,
   ...refusedFormats,
 ];
 

@@ -5,8 +5,6 @@ import { openImage, readableFormats, sniffHead, sniffImage } from '#src/engine/f
 import { errorOf, fileOf, imageOf, testFolder } from '../../../builders/engine-files.js';
 
 test.each([
-  ['QEVM', 'qemu-stream'],
-  ['LibvirtQemudSave', 'libvirt-save'],
   ['LibvirtQemudPart', 'libvirt-save-unfinished'],
   ['EMiL\x01', 'lime'],
   ['AVML\x02', 'avml'],
@@ -47,6 +45,8 @@ test('what nobody knows is UNSUPPORTED with the first bytes and what can be read
     'flattened',
     'vmware',
     'vmware-debug-guest',
+    'qemu-stream',
+    'libvirt-save',
   ]);
 });
 
