@@ -81,7 +81,7 @@ export class StreamPages implements BlockPages {
     let offset = skip;
     for (let next = stored, to = at; to < limit; next += STRIDE) {
       const pagesLeft = Math.ceil((limit - to + offset) / PAGE_BYTES);
-      const from = this.#fetch(next, pagesLeft) + offset;
+      const from = this.#fetch(next, PAGE_BYTES, pagesLeft) + offset;
       const part = Math.min(limit - to, PAGE_BYTES - offset);
       into.set(this.#window.subarray(from, from + part), to);
       to += part;
@@ -89,14 +89,18 @@ export class StreamPages implements BlockPages {
     }
   }
 
-  /** Brings a page into the window, and what follows it. @returns where in the window it starts */
-  #fetch(position: number, pages: number): number {
+  /**
+   * Brings bytes into the window, and what follows them.
+   * @param ahead pages that the caller goes on to read: bounds how much is fetched at once
+   * @returns where in the window they start
+   */
+  #fetch(position: number, length: number, ahead: number): number {
     const from = position - this.#windowStart;
-    if (from >= 0 && from + PAGE_BYTES <= this.#windowSize) return from;
-    const wanted = Math.min(WINDOW_PAGES, Math.max(pages, LEAST_FETCH_PAGES)) * STRIDE;
+    if (from >= 0 && from + length <= this.#windowSize) return from;
+    const wanted = Math.min(WINDOW_PAGES, Math.max(ahead, LEAST_FETCH_PAGES)) * STRIDE;
     this.#windowSize = 0;
     const got = position < this.#source.sizeBytes ? this.#source.read(position, this.#window, 0, wanted) : 0;
-    if (got < PAGE_BYTES) throw truncated(this.#source, position, PAGE_BYTES, 'a page');
+    if (got < length) throw truncated(this.#source, position, length, 'a page');
     this.#windowStart = position;
     this.#windowSize = got;
     return 0;
@@ -119,9 +123,8 @@ export class StreamPages implements BlockPages {
 
   /** Record: u32 length, then as many bytes; at most two pages, as the indexing made sure. */
   #decompress(stored: number, into: Uint8Array, at: number): void {
-    const start = this.#fetch(stored, 1);
-    const packed = new DataView(this.#window.buffer, start, 4).getUint32(0);
-    const data = this.#fetchExact(stored + 4, packed);
+    const packed = new DataView(this.#window.buffer, this.#fetch(stored, 4, 1), 4).getUint32(0);
+    const data = this.#fetch(stored + 4, packed, 1);
     this.#decompressor ??= new PageDecompressor('zlib');
     if (!this.#decompressor.decompressPage(this.#window, data, packed, into, at, PAGE_BYTES)) {
       throw corrupt(this.#source, `the data at offset ${stored + 4} do not decompress to a page`, {
@@ -129,16 +132,6 @@ export class StreamPages implements BlockPages {
         size: packed,
       });
     }
-  }
-
-  #fetchExact(position: number, length: number): number {
-    const from = position - this.#windowStart;
-    if (from >= 0 && from + length <= this.#windowSize) return from;
-    this.#windowSize = 0;
-    readExactInto(this.#source, position, this.#window, 0, length, 'a compressed page');
-    this.#windowStart = position;
-    this.#windowSize = length;
-    return 0;
   }
 
   states(firstPage: number, states: Uint8Array, at: number, count: number): void {

@@ -59,10 +59,8 @@ class QemuStreamImage implements MemoryImage {
     const runs = contents.ram.runs.resolve();
     this.#placed = placedPieces(source, contents, map, runs);
     this.ranges = normalizeRanges(this.#placed.map(({ start, size }) => ({ start, size })));
-    const devices =
-      contents.unreadFrom === undefined || contents.devices.some(({ name }) => name === CPU_SECTION)
-        ? contents.devices
-        : searchX86Cpus(source, contents.unreadFrom, CPU_SEARCH_BYTES);
+    const { unreadFrom } = contents;
+    const devices = unreadFrom === undefined ? contents.devices : searchX86Cpus(source, unreadFrom, CPU_SEARCH_BYTES);
     const registers = cpuNotes(source, map.machine, devices);
     this.notes = [...registers, ...this.#vmcoreinfo(contents)];
     this.pageSize = pageSizeOf(this.notes);

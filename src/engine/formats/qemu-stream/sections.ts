@@ -35,7 +35,7 @@ export interface StreamContents {
   readonly ram: RamSections;
   readonly devices: readonly DeviceSection[];
   readonly description: DescriptionState;
-  /** Where devices begin that could not be read. */
+  /** Where the states of devices begin, if they could not be read. */
   readonly unreadFrom: number | undefined;
   /** The stream ends within its RAM: at least so many bytes would be needed. */
   readonly neededBytes: number | undefined;
@@ -97,25 +97,20 @@ class SectionWalk {
       if (this.#ram.blocks.length === 0) throw error;
       return Number(error.facts.offset) + Number(error.facts.needed);
     }
-    if (this.#ram.blocks.length > 0) return undefined;
-    throw corrupt(this.#source, 'the stream has no RAM', { offset: this.#cursor.position });
+    if (this.#isRamDone) return undefined;
+    throw corrupt(this.#source, 'the stream ends before its RAM does', { offset: this.#cursor.position });
   }
 
+  /** A description that does not fit costs the devices, not the memory: none of them is then believed. */
   readDevices(): void {
-    if (this.#description === undefined) {
-      this.#unreadFrom = this.#cursor.position;
-      return;
-    }
-    let start = this.#cursor.position;
+    const start = this.#cursor.position;
     try {
-      while (!this.#isEnd) {
-        start = this.#cursor.position;
-        this.#readRecord();
-      }
-      if (this.#cursor.position === this.#description.offset) return;
+      while (this.#description !== undefined && !this.#isEnd) this.#readRecord();
+      if (this.#cursor.position === this.#description?.offset) return;
     } catch (error) {
       if (!isVmcorralError(error) || (error.code !== 'CORRUPT' && error.code !== 'TRUNCATED')) throw error;
     }
+    this.#devices.length = 0;
     this.#unreadFrom = start;
   }
 
