@@ -65,6 +65,12 @@ export function addressOf(buffer: Uint8Array): Pointer {
   return koffi.address(buffer);
 }
 
+/** libdeflate's CRC-32 of `size` bytes at an address, `crc` being that of what stands before. */
+export function nativeCrc32(): (crc: number, address: Pointer, size: number) => number {
+  const compute = declare('zlib', 'uint32_t libdeflate_crc32(uint32_t crc, const void *in, size_t n)');
+  return (crc, address, size) => Number(compute(crc, address, size));
+}
+
 export interface NativeCompressor {
   /** Bytes written, or 0 when the result would not be smaller than `capacity + 1` or the library failed. */
   run(source: Pointer, size: number, target: Pointer, capacity: number): number;

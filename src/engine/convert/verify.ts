@@ -2,8 +2,8 @@
 
 import crypto from 'node:crypto';
 import fs from 'node:fs';
-import zlib from 'node:zlib';
 import { VmcorralError } from '../../model/errors.js';
+import { Crc32 } from '../codec/crc32.js';
 import { openImage } from '../formats/registry.js';
 import { type MemoryImage, PageState } from '../image/memory-image.js';
 import { pageLimit, pageRuns, totalPages } from '../image/ranges.js';
@@ -51,6 +51,7 @@ class BatchChecker {
   readonly #pageLimit: number;
   readonly #bytes = new Uint8Array(SLOT_BYTES);
   readonly #states = new Uint8Array(STATES_WINDOW);
+  readonly #crc = new Crc32();
   readonly #zeroCrc = new Map<number, number>();
 
   constructor(image: MemoryImage) {
@@ -80,16 +81,16 @@ class BatchChecker {
 
   #addRun(crc: number, page: number, count: number): number {
     const { pageSize } = this.#image;
-    const bytes = this.#bytes.subarray(0, count * pageSize);
-    this.#image.read(page * pageSize, bytes);
-    return zlib.crc32(bytes, crc);
+    const size = count * pageSize;
+    this.#image.read(page * pageSize, this.#bytes.subarray(0, size));
+    return this.#crc.of(this.#bytes, size, crc);
   }
 
   #crcOfZeros(count: number): number {
     let crc = this.#zeroCrc.get(count);
     if (crc === undefined) {
-      const bytes = this.#bytes.subarray(0, count * this.#image.pageSize);
-      crc = zlib.crc32(bytes.fill(0));
+      const size = count * this.#image.pageSize;
+      crc = this.#crc.of(this.#bytes.fill(0, 0, size), size);
       this.#zeroCrc.set(count, crc);
     }
     return crc;
