@@ -20,6 +20,7 @@ node -e 'const [a,b]=process.versions.node.split(".").map(Number);process.exit(a
 # Debian package, and the thing it is needed for: a program, a library, a file
 needs='redis-server         program redis-server valkey-server
 libdeflate0          library libdeflate.so.0
+libisal2             library libisal.so.2
 liblzo2-2            library liblzo2.so.2
 libsnappy1v5         library libsnappy.so.1
 libzstd1             library libzstd.so.1

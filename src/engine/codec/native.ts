@@ -8,6 +8,7 @@
 import koffi from 'koffi';
 import type { Compression } from '../../model/capture.js';
 import { VmcorralError } from '../../model/errors.js';
+import { igzipCompressor } from './igzip.js';
 
 /** A C pointer. koffi takes bigints; a plain number is misread. */
 export type Pointer = bigint;
@@ -94,7 +95,7 @@ const LZO_VERSION = 0x20a0;
 export function nativeCompressor(compression: Exclude<Compression, 'none'>): NativeCompressor {
   switch (compression) {
     case 'zlib':
-      return deflateCompressor();
+      return igzipCompressor() ?? deflateCompressor();
     case 'zstd':
       return zstdCompressor();
     case 'lzo':
@@ -117,7 +118,7 @@ export function nativeDecompressor(compression: Exclude<Compression, 'none'>): N
   }
 }
 
-function deflateCompressor(): NativeCompressor {
+export function deflateCompressor(): NativeCompressor {
   const compress = declare(
     'zlib',
     'size_t libdeflate_zlib_compress(void *c, const void *in, size_t n, void *out, size_t cap)',
