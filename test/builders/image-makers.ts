@@ -11,6 +11,7 @@ import { flatten, recordsOf } from './flatten.js';
 import { buildKdump } from './kdump-file.js';
 import { type Area, type MemoryMap, noteLines, type Tells } from './memory-map.js';
 import { PACKINGS } from './packed-page.js';
+import { type BuiltVmware, buildGuestDump, buildVmware } from './vmware.js';
 
 export interface MadeImage {
   readonly path: string;
@@ -77,6 +78,55 @@ function flattened({ bytes }: Built): Built {
   return { bytes: whole, borders: Object.fromEntries([0, 16, 32, 4096, ...starts].map((at) => [`at ${at}`, at])) };
 }
 
+/** Regions one behind the other in the file; where two areas touch, two regions do. */
+function vmwareOf(map: MemoryMap, ...head: string[]): BuiltVmware {
+  let page = 0;
+  const lines = map.areas.flatMap(({ address, letters }, i) => {
+    const at = page;
+    page += letters.length;
+    return [`region ${i} ${address / 4096} ${at} ${letters.length}`, `pages ${at} ${letters}`];
+  });
+  return buildVmware([...head, `regions ${map.areas.length}`, ...lines].join('\n'));
+}
+
+/** A hole is what lies between two areas, and below the first one. */
+function guestDumpOf(map: MemoryMap): BuiltVmware {
+  let page = 0;
+  let limit = 0;
+  const lines = map.areas.flatMap(({ address, letters }) => {
+    const hole = address > limit ? [`hole ${limit / 4096} ${(address - limit) / 4096}`] : [];
+    limit = address + letters.length * 4096;
+    page += letters.length;
+    return [...hole, `pages ${page - letters.length} ${letters}`];
+  });
+  return buildGuestDump(['cpu cr0=0x80050033', ...lines].join('\n'));
+}
+
+/** The areas below the third hole. */
+function withTwoHoles(map: MemoryMap): MemoryMap {
+  let limit = 0;
+  let holes = 0;
+  const areas = map.areas.filter(({ address, letters }) => {
+    if (address > limit) holes++;
+    limit = address + letters.length * map.pageSize;
+    return holes <= 2;
+  });
+  return { ...map, areas };
+}
+
+/** A state and the memory beside it. */
+function twoFiles(ending: string, build: (map: MemoryMap) => BuiltVmware): ImageMaker['make'] {
+  return (map, folder) => {
+    const { state, vmem, borders } = build(map);
+    const file = path.join(folder, `image.${ending}`);
+    fs.writeFileSync(file, state);
+    fs.writeFileSync(path.join(folder, 'image.vmem'), vmem);
+    return { path: file, borders: Object.values(borders) };
+  };
+}
+
+const VMWARE_TELLS: Tells = { zero: false, excluded: false, notes: false };
+
 const ELF_TELLS: Tells = { zero: false, excluded: true, notes: true };
 const KDUMP_TELLS: Tells = { zero: true, excluded: true, notes: true };
 
@@ -103,5 +153,27 @@ export const IMAGE_MAKERS: readonly ImageMaker[] = [
     tells: KDUMP_TELLS,
     pageSizes: [65536],
     make: oneFile((map) => flattened(kdumpOf(map))),
+  },
+  {
+    name: 'VMware, memory inside',
+    format: 'vmware',
+    tells: VMWARE_TELLS,
+    make: oneFile((map) => {
+      const { state, borders } = vmwareOf(map, 'inside', 'pad 77');
+      return { bytes: state, borders };
+    }),
+  },
+  {
+    name: 'VMware, memory beside',
+    format: 'vmware',
+    tells: VMWARE_TELLS,
+    make: twoFiles('vmsn', (map) => vmwareOf(map)),
+  },
+  {
+    name: 'VMware debug.guest',
+    format: 'vmware-debug-guest',
+    tells: VMWARE_TELLS,
+    fit: withTwoHoles,
+    make: twoFiles('guest', guestDumpOf),
   },
 ];

@@ -18,6 +18,7 @@ export function readersOf(image: MemoryImage): Reader[] {
   const hasVmcoreinfo = note !== undefined && Vmcoreinfo.parse(note.desc).release !== undefined;
   const incomplete = image.facts.incomplete === true || image.facts.truncated === true;
   const remark = incomplete ? 'the file is incomplete' : '';
+  if (image.format.startsWith('vmware')) return vmwareReaders(remark);
   return image.format === 'elf' ? elfReaders(hasVmcoreinfo, remark) : kdumpReaders(image, hasVmcoreinfo, remark);
 }
 
@@ -32,6 +33,17 @@ function elfReaders(hasVmcoreinfo: boolean, remark: string): Reader[] {
       remark: hasVmcoreinfo ? 'where segments are page-aligned' : needsNote,
     },
     { name: 'gdb', opens: true, remark: 'registers only, unless segments have virtual addresses' },
+  ];
+}
+
+/** crash finds a .vmem by the ending of its state (.vmss, .vmsn); up to 8.0.5 a guest dump must be named `debug.guest`. */
+function vmwareReaders(remark: string): Reader[] {
+  const no = (name: string): Reader => ({ name, opens: false, remark: 'convert it first' });
+  return [
+    { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux' },
+    no('makedumpfile'),
+    no('drgn'),
+    no('gdb'),
   ];
 }
 
