@@ -86,7 +86,8 @@ export function openSource(source: ByteSource, options: OpenOptions = {}): Memor
     for (let depth = 0; depth < MAX_WRAPPERS; depth++) {
       const head = headOf(current);
       // The memory of a VMware guest starts with the guest's first bytes: only the file beside it tells what it is.
-      const state = recognise(head) === undefined ? stateOfVmem(current.path, context) : undefined;
+      const isUnknown = context.map === undefined && recognise(head) === undefined;
+      const state = isUnknown ? stateOfVmem(current.path, context) : undefined;
       if (state !== undefined) return openStateOf(current, state, context);
       const format = recogniseOrThrow(current, head);
       if (format.kind === 'image') return format.open(current, context);

@@ -101,9 +101,10 @@ function assertSize(state: ByteSource, vmem: ByteSource, needed: number | undefi
   const { sizeBytes } = vmem;
   const expected = needed ?? Math.max(PAGE_BYTES, Math.ceil(sizeBytes / PAGE_BYTES) * PAGE_BYTES);
   if (sizeBytes >= expected) return;
+  const says = needed === undefined ? 'whole pages are' : `${path.basename(state.path)} says`;
   throw new VmcorralError(
     'TRUNCATED',
-    `${vmem.path} is cut short: ${path.basename(state.path)} says ${expected} bytes of memory, the file has ${sizeBytes}`,
+    `${vmem.path} is cut short: ${says} ${expected} bytes of memory, the file has ${sizeBytes}`,
     {
       hint: 'the copy may still be running, or the datastore was full; compare the size with the source',
       facts: { path: vmem.path, state: state.path, expected, size: sizeBytes },
