@@ -1,5 +1,5 @@
 /**
- * Figures for README, each beside a peer's on the same file: `npm run bench -- convert ELF [ROUNDS]`.
+ * Figures for README, each beside a peer's on the same file: `npm run bench -- convert`.
  * Prints machine, versions, median and spread. A claim about speed needs a line from here.
  */
 
@@ -10,10 +10,10 @@ const benches = { capture: './capture.mjs', convert: './convert.mjs', codec: './
 
 if (!(what in benches)) {
   console.error(`usage: npm run bench -- capture
-       npm run bench -- convert ELF-CORE [ROUNDS]
+       npm run bench -- convert [ELF-CORE [ROUNDS [FLATTENED]]]
        npm run bench -- codec ELF-CORE
 
-capture: pause, time and size against virsh dump on one real guest (needs what \`bash scripts/setup.sh --lab\` installs)
+capture, and convert without a file: on real guests of their own (need what \`bash scripts/setup.sh --lab\` installs)
 ELF-CORE: a dump of a real guest with VMCOREINFO (virsh dump --memory-only)`);
   process.exit(2);
 }

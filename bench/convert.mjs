@@ -1,92 +1,169 @@
-/** Conversion against makedumpfile on the same memory. makedumpfile reads an aligned copy: QEMU's own ELF it refuses. */
+/**
+ * Conversion against makedumpfile on the same memory, whole processes with a sync each, taken in turns; against the
+ * targets. makedumpfile reads an aligned copy: QEMU's own ELF it refuses. Without a file: a guest of its own.
+ */
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { convertImage } from '../dist/src/engine/convert/convert.js';
+import { fileURLToPath } from 'node:url';
 import { alignElf } from './align-elf.mjs';
 import { mebibytes, median, seconds, spread, table } from './figures.mjs';
+import { measured } from './processes.mjs';
 
-export async function run([input, rounds = '3']) {
+const CLI = fileURLToPath(new URL('../bin/vmcorral.mjs', import.meta.url));
+const DEFLATE = 'makedumpfile -c -d 1';
+const LZO = 'makedumpfile -l -d 1';
+const COMPRESSIONS = ['zlib', 'lzo', 'snappy', 'zstd'];
+const SPARSE_GIB = 16;
+const MOST_MEMORY = 400 << 20;
+
+/** What must hold of [way, measure, other way, at most so many times as much]. */
+const TARGETS = [
+  ['vmcorral zlib', 'wallMs', DEFLATE, 1 / 5],
+  ['vmcorral zlib', 'size', DEFLATE, 1.03],
+  ['vmcorral lzo', 'wallMs', LZO, 1],
+  ['vmcorral zstd', 'wallMs', DEFLATE, 1 / 10],
+  ['vmcorral zstd', 'size', DEFLATE, 1],
+  ['vmcorral reads all bytes', 'wallMs', 'makedumpfile -R and a copy', 1],
+];
+
+/** @param args ELF core (none: makes a guest), rounds, and a flattened dump of QEMU to read */
+export async function run([input, rounds = '3', flattened]) {
+  if (input === undefined) {
+    const vitest = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
+    const args = [vitest, 'run', '--project', 'bench', 'bench/convert.bench.ts'];
+    process.exitCode = spawnSync(process.execPath, args, { stdio: 'inherit' }).status ?? 1;
+    return;
+  }
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vmcorral-bench-'));
   try {
-    await compare(input, Number(rounds), folder);
+    await compare(input, flattened, Number(rounds), folder);
+    await memoryOfSparse(folder);
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function compare(input, rounds, folder) {
+async function compare(input, flattened, rounds, folder) {
   const aligned = path.join(folder, 'aligned');
   alignElf(input, aligned);
   const version = execFileSync('makedumpfile', ['-v'], { encoding: 'utf8' }).split('\n')[0];
-  console.log(
-    `${input}: ${mebibytes(fs.statSync(input).size)}; ${version}; median of ${rounds} rounds, taken in turns\n`,
-  );
+  console.log(`${input}: ${mebibytes(fs.statSync(input).size)}; ${version}; ${rounds} rounds, taken in turns\n`);
   const ways = [
-    ['cat > file', () => copy(aligned, folder)],
-    ['makedumpfile -c -d 1', () => peer(['-c', '-d', '1'], aligned, folder)],
-    ['makedumpfile -l -d 1', () => peer(['-l', '-d', '1'], aligned, folder)],
-    ...['zlib', 'lzo', 'snappy', 'zstd'].map((compression) => [
-      `vmcorral ${compression}`,
-      () => ours(input, folder, compression, true),
-    ]),
-    ['vmcorral zlib, not verified', () => ours(input, folder, 'zlib', false)],
-  ];
-  const times = new Map(ways.map(([name]) => [name, []]));
-  const sizes = new Map();
+    ['cat > file', ['sh', '-c', 'cat < "$1" > "$2"', 'sh', aligned]],
+    [DEFLATE, ['makedumpfile', '-c', '-d', '1', aligned]],
+    [LZO, ['makedumpfile', '-l', '-d', '1', aligned]],
+    ...COMPRESSIONS.map((compression) => [`vmcorral ${compression}`, ours(input, compression)]),
+    ...COMPRESSIONS.map((compression) => [`vmcorral ${compression}, not verified`, unverified(input, compression)]),
+    ...(flattened === undefined ? [] : flattenedWays(flattened)),
+  ].map(([name, command]) => ({ name, command, runs: [], size: 0 }));
   for (let round = 0; round < rounds; round++) {
-    for (const [name, way] of ways) {
-      const before = performance.now();
-      const output = await way();
-      times.get(name).push(performance.now() - before);
-      sizes.set(name, fs.statSync(output).size);
-      fs.rmSync(output);
-    }
+    for (const way of ways) await once(way, path.join(folder, 'out'));
   }
-  const base = { time: median(times.get('makedumpfile -c -d 1')), size: sizes.get('makedumpfile -c -d 1') };
-  const rows = ways.map(([name]) => {
-    const time = median(times.get(name));
-    const size = sizes.get(name);
-    return [
-      name,
-      seconds(time),
-      spread(times.get(name)),
-      (time / base.time).toFixed(2),
-      mebibytes(size),
-      (size / base.size).toFixed(2),
-    ];
+  print(ways);
+  judge(ways);
+}
+
+/** OUT comes last in each command; the sync is part of the work: a dump that is not on the disk is none. */
+async function once(way, output) {
+  const script = '"$@" && { [ ! -e "$OUT" ] || sync -d "$OUT"; }';
+  const [command, ...rest] = way.command;
+  const result = await measured('env', [`OUT=${output}`, 'sh', '-c', script, 'sh', command, ...place(rest, output)]);
+  way.runs.push(result);
+  if (fs.existsSync(output)) way.size = fs.statSync(output).size;
+  for (const file of [output, `${output}.2`]) fs.rmSync(file, { force: true });
+}
+
+/** Options of ours stand behind OUT. */
+function place(args, output) {
+  return args.includes('OUT') ? args.map((arg) => (arg === 'OUT' ? output : arg)) : [...args, output];
+}
+
+const ours = (input, compression) => [process.execPath, CLI, 'convert', input, 'OUT', '--compression', compression];
+
+function unverified(input, compression) {
+  const script = `import { convertImage } from ${JSON.stringify(new URL('../dist/src/engine/convert/convert.js', import.meta.url).href)};
+    const [path, output, compression] = process.argv.slice(1);
+    await convertImage({ input: { kind: 'file', path }, output, compression, verify: false,
+      signal: new AbortController().signal, onProgress() {} });`;
+  return [process.execPath, '--input-type=module', '-e', script, input, 'OUT', compression];
+}
+
+function flattenedWays(flattened) {
+  const script = `import { openFileSource } from ${JSON.stringify(new URL('../dist/src/engine/formats/byte-source.js', import.meta.url).href)};
+    import { flattenedFormat } from ${JSON.stringify(new URL('../dist/src/engine/formats/flattened/read.js', import.meta.url).href)};
+    const source = flattenedFormat.unwrap(openFileSource(process.argv[1]));
+    const buffer = new Uint8Array(1 << 20);
+    for (let at = 0; at < source.sizeBytes; at += buffer.length) source.read(at, buffer, 0, buffer.length);`;
+  return [
+    ['makedumpfile -R and a copy', ['sh', '-c', 'makedumpfile -R "$2" < "$1" && cat "$2" > "$2.2"', 'sh', flattened]],
+    ['vmcorral reads all bytes', [process.execPath, '--input-type=module', '-e', script, flattened]],
+  ];
+}
+
+const of = (way, measure) => (measure === 'size' ? way.size : median(way.runs.map((result) => result[measure])));
+
+function print(ways) {
+  const base = ways.find(({ name }) => name === DEFLATE);
+  const rows = ways.map((way) => [
+    way.name,
+    seconds(of(way, 'wallMs')),
+    spread(way.runs.map(({ wallMs }) => wallMs)),
+    (of(way, 'wallMs') / of(base, 'wallMs')).toFixed(2),
+    seconds(of(way, 'cpuMs')),
+    (of(way, 'cpuMs') / of(base, 'cpuMs')).toFixed(2),
+    mebibytes(way.size),
+    (way.size / base.size).toFixed(3),
+  ]);
+  console.log(table(['', 'wall', 'spread', 'wall : -c', 'CPU', 'CPU : -c', 'size', 'size : -c'], rows));
+}
+
+function judge(ways) {
+  const rows = TARGETS.flatMap(([name, measure, other, most]) => {
+    const [own, peer] = [name, other].map((wanted) => ways.find((way) => way.name === wanted));
+    if (own === undefined || peer === undefined) return [];
+    const ratio = of(own, measure) / of(peer, measure);
+    const what = measure === 'size' ? 'size' : 'wall time';
+    return [[`${what} of ${name} : ${other}`, ratio.toFixed(3), `at most ${most.toFixed(2)}`, verdict(ratio <= most)]];
   });
-  console.log(table(['', 'median', 'spread', 'time : -c', 'size', 'size : -c'], rows));
-  console.log(`\npeak memory of this process: ${mebibytes(process.resourceUsage().maxRSS * 1024)}`);
+  console.log(`\n${table(['target', 'here', 'wanted', ''], rows)}`);
 }
 
-function copy(input, folder) {
-  const output = path.join(folder, 'copy');
-  const run = spawnSync('sh', ['-c', 'cat < "$1" > "$2" && sync -d "$2"', 'sh', input, output]);
-  if (run.status !== 0) throw new Error(String(run.stderr));
-  return output;
+const verdict = (met) => (met ? 'met' : 'NOT MET');
+
+/** Peak memory of the program on a guest of 16 GiB that is mostly zeros, with something in each 16 MiB. */
+async function memoryOfSparse(folder) {
+  const input = path.join(folder, 'sparse.elf');
+  writeSparseElf(input, SPARSE_GIB * 2 ** 30);
+  const [command, ...args] = ours(input, 'zstd');
+  const { peakBytes, wallMs } = await measured(command, place(args, path.join(folder, 'sparse.out')));
+  const verdictOfMemory = verdict(peakBytes < MOST_MEMORY);
+  console.log(
+    `\npeak memory of converting a sparse image of ${SPARSE_GIB} GiB: ${mebibytes(peakBytes)} (in ${seconds(wallMs)}; ` +
+      `wanted: below ${mebibytes(MOST_MEMORY)}): ${verdictOfMemory}`,
+  );
 }
 
-/** With a sync, as ours does: a dump that is not on the disk is none. */
-function peer(flags, input, folder) {
-  const output = path.join(folder, 'peer');
-  const run = spawnSync('makedumpfile', [...flags, input, output], { encoding: 'utf8' });
-  if (run.status !== 0) throw new Error(run.stdout + run.stderr);
-  execFileSync('sync', ['-d', output]);
-  return output;
-}
-
-async function ours(input, folder, compression, verify) {
-  const output = path.join(folder, 'ours');
-  await convertImage({
-    input: { kind: 'file', path: input },
-    output,
-    compression,
-    verify,
-    signal: new AbortController().signal,
-    onProgress: () => undefined,
-  });
-  return output;
+function writeSparseElf(file, sizeBytes) {
+  const head = Buffer.alloc(4096);
+  head.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
+  head.writeUInt16LE(4, 16); // ET_CORE
+  head.writeUInt16LE(62, 18); // EM_X86_64
+  head.writeUInt32LE(1, 20);
+  head.writeBigUInt64LE(64n, 32); // program headers
+  head.writeUInt16LE(64, 52);
+  head.writeUInt16LE(56, 54);
+  head.writeUInt16LE(1, 56);
+  head.writeUInt32LE(1, 64); // PT_LOAD
+  head.writeBigUInt64LE(4096n, 64 + 8);
+  head.writeBigUInt64LE(BigInt(sizeBytes), 64 + 32);
+  head.writeBigUInt64LE(BigInt(sizeBytes), 64 + 40);
+  const fd = fs.openSync(file, 'w');
+  fs.writeSync(fd, head, 0, head.length, 0);
+  const text = Buffer.from('something in memory '.repeat(1000));
+  for (let at = 4096; at < sizeBytes; at += 16 << 20) fs.writeSync(fd, text, 0, text.length, at);
+  fs.ftruncateSync(fd, 4096 + sizeBytes);
+  fs.closeSync(fd);
 }
