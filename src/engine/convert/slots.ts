@@ -145,9 +145,9 @@ export class Slots {
     this.#setState(sequence, sequence * 4 + DONE);
   }
 
-  /** Verification: the next batch that nobody else takes. */
-  claimBatch(): number {
-    return Atomics.add(this.#control, NEXT_BATCH, 1);
+  /** Verification: the first of the next `count` batches, which nobody else takes. */
+  claimBatches(count: number): number {
+    return Atomics.add(this.#control, NEXT_BATCH, count);
   }
 
   #setState(sequence: number, state: number): void {
