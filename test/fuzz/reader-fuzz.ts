@@ -18,6 +18,8 @@ const ELF_XNUM = buildElf(`phoff 128\nxnum\n${NOTES}load 0 Ab\nload 0x9000 c`).b
 const ELF_32 = buildElf(`class 32\nmachine 3\nphoff 96\nxnum\n${NOTES}load 0 Ab memsz=0x4000\nload 0x9000 c`).bytes;
 const ELF_VIRTUALBOX = buildElf(`${virtualBoxNotes([{ rip: 1n }])}\nload 0 Ab\nload 0x9000 - memsz=0x1000`).bytes;
 const KDUMP = buildKdump(`limit 9000\n${NOTES}pages 0 Ab.-c\npages 0x2000 d!.E`).bytes;
+const KDUMP_32 = buildKdump(`layout i386\nmachine i686\neraseinfo names\n${NOTES}pages 0 Ab.-c`).bytes;
+const KDUMP_ONE_BITMAP = buildKdump(`signature DISKDUMP\nversion 1\nbitmaps 1\n${NOTES}pages 0 Ab.-c`).bytes;
 const KDUMP_OLD = buildKdump(`version 3\nstatus 8\n${NOTES}pages 0 aB.!-c`).bytes;
 
 const VMWARE = buildVmware(`
@@ -43,6 +45,8 @@ const CORPUS: readonly Buffer[] = [
   ELF_VIRTUALBOX,
   KDUMP,
   KDUMP_OLD,
+  KDUMP_32,
+  KDUMP_ONE_BITMAP,
   flatten(recordsOf(KDUMP, 5000)),
   flatten(recordsOf(ELF, 3000)),
   VMWARE,

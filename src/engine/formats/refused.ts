@@ -20,7 +20,6 @@ const DISK = 'this is a disk, not memory';
 const WINDOWS = 'dumps made inside Windows are not read; capture the guest from its hypervisor';
 
 const KNOWN: readonly Magic[] = [
-  { name: 'diskdump', title: 'old diskdump', magics: ['DISKDUMP'], hint: 'convert it with makedumpfile' },
   {
     name: 'libvirt-save-unfinished',
     title: 'libvirt save image that was never finished',

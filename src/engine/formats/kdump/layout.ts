@@ -1,5 +1,5 @@
 /**
- * kdump-compressed ("KDUMP   "): structures, flags, limits. 64-bit little-endian layout.
+ * kdump-compressed ("KDUMP   "): structures, flags, limits. Little-endian.
  *
  * References: makedumpfile 1.7.2 diskdump_mod.h and IMPLEMENTATION; crash 8.0 diskdump.h; QEMU include/sysemu/dump.h;
  * DUMP-FORMATS section 2. Checked against a C compiler's offsetof in test/unit/engine/formats/kdump-layout.test.ts.
@@ -9,6 +9,8 @@ import type { Compression } from '../../../model/capture.js';
 import { i32, i64, struct, text, u32, u64 } from '../struct.js';
 
 export const KDUMP_SIGNATURE = 'KDUMP   ';
+/** Before kdump (Red Hat's diskdump, kernel 2.4 and 2.6): the same, but nothing in the sub header that we know. */
+export const DISKDUMP_SIGNATURE = 'DISKDUMP';
 /** What is written; 1 to 6 are read. */
 export const KDUMP_VERSION = 6;
 
@@ -58,6 +60,78 @@ export const KdumpSubHeader = struct(104, {
   maxMapnr64: u64(96), // 6; exclusive
 });
 
+/** disk_dump_header of 32-bit machines: a timeval of 4 + 4 bytes behind 2 bytes of padding. */
+export const DiskDumpHeader32 = struct(452, {
+  signature: text(0, 8),
+  headerVersion: i32(8),
+  sysname: text(12, 65),
+  nodename: text(77, 65),
+  release: text(142, 65),
+  version: text(207, 65),
+  machine: text(272, 65),
+  domainname: text(337, 65),
+  timestampSeconds: u32(404),
+  timestampMicroseconds: u32(408),
+  status: u32(412),
+  blockSize: i32(416),
+  subHeaderSize: i32(420),
+  bitmapBlocks: u32(424),
+  maxMapnr: u32(428),
+  totalRamBlocks: u32(432),
+  deviceBlocks: u32(436),
+  writtenBlocks: u32(440),
+  currentCpu: u32(444),
+  nrCpus: i32(448),
+});
+
+/** kdump_sub_header of i386: 64-bit fields stand on 4 bytes. QEMU's own declaration is packed: the same for its arm. */
+export const KdumpSubHeaderI386 = struct(80, {
+  physBase: u32(0),
+  dumpLevel: i32(4),
+  split: i32(8),
+  startPfn: u32(12),
+  endPfn: u32(16),
+  offsetVmcoreinfo: u64(20),
+  sizeVmcoreinfo: u32(28),
+  offsetNote: u64(32),
+  sizeNote: u32(40),
+  offsetEraseinfo: u64(44),
+  sizeEraseinfo: u32(52),
+  startPfn64: u64(56),
+  endPfn64: u64(64),
+  maxMapnr64: u64(72),
+});
+
+/** kdump_sub_header of arm: 64-bit fields stand on 8 bytes. */
+export const KdumpSubHeaderArm = struct(96, {
+  physBase: u32(0),
+  dumpLevel: i32(4),
+  split: i32(8),
+  startPfn: u32(12),
+  endPfn: u32(16),
+  offsetVmcoreinfo: u64(24),
+  sizeVmcoreinfo: u32(32),
+  offsetNote: u64(40),
+  sizeNote: u32(48),
+  offsetEraseinfo: u64(56),
+  sizeEraseinfo: u32(64),
+  startPfn64: u64(72),
+  endPfn64: u64(80),
+  maxMapnr64: u64(88),
+});
+
+/** Where block_size stands tells 32 from 64 bits: nothing else does. */
+export interface KdumpLayout {
+  readonly name: '64-bit' | 'i386' | 'arm';
+  readonly header: typeof DiskDumpHeader | typeof DiskDumpHeader32;
+  readonly subHeader: typeof KdumpSubHeader | typeof KdumpSubHeaderI386 | typeof KdumpSubHeaderArm;
+}
+export const LAYOUTS: readonly KdumpLayout[] = [
+  { name: '64-bit', header: DiskDumpHeader, subHeader: KdumpSubHeader },
+  { name: 'i386', header: DiskDumpHeader32, subHeader: KdumpSubHeaderI386 },
+  { name: 'arm', header: DiskDumpHeader32, subHeader: KdumpSubHeaderArm },
+];
+
 /** page_desc: one for each bit set in bitmap 2, in the order of page numbers. offset u64, size u32, flags u32, page_flags u64. */
 export const DESCRIPTOR_BYTES = 24;
 
@@ -71,6 +145,9 @@ export const STATUS_COMPRESSION: Readonly<Record<Compression, number>> = {
 };
 /** The writer ran out of space; descriptors with offset 0 are lost pages. */
 export const STATUS_INCOMPLETE = 0x8;
+
+/** makedumpfile -e: struct pages of excluded pages were left out too. */
+export const STATUS_EXCLUDED_VMEMMAP = 0x10;
 
 /** Of each page; the same bits as in the status, 0 for a plain page. */
 export const PAGE_COMPRESSION: ReadonlyMap<number, Exclude<Compression, 'none'>> = new Map([

@@ -23,31 +23,38 @@ export class PageStore {
   readonly #kept: Uint8Array;
   readonly #keptIndex = new Float64Array(KEPT_PAGES).fill(-1);
   readonly #decompressors = new Map<Compression, PageDecompressor>();
-  /** Offset of the shared page of zeros; -1 if the file has none where writers put it. */
+  /** Offsets of the shared page of zeros; -1 where the file has none. */
   readonly #zeroOffset: number;
+  readonly #otherZeroOffset: number;
 
-  constructor(source: ByteSource, pageSize: number, descriptors: DescriptorTable) {
+  /** @param zeroOffsets the two places where writers put the shared page of zeros; often the same */
+  constructor(
+    source: ByteSource,
+    pageSize: number,
+    descriptors: DescriptorTable,
+    zeroOffsets: readonly [number, number],
+  ) {
     this.#source = source;
     this.#pageSize = pageSize;
     this.#descriptors = descriptors;
     this.#window = new Uint8Array(WINDOW_BYTES + pageSize);
     this.#kept = new Uint8Array(KEPT_PAGES * pageSize);
-    this.#zeroOffset = this.#findZeroPage();
+    this.#zeroOffset = this.#zeroPageAt(zeroOffsets[0]);
+    this.#otherZeroOffset = zeroOffsets[1] === zeroOffsets[0] ? -1 : this.#zeroPageAt(zeroOffsets[1]);
   }
 
-  /** makedumpfile, QEMU and we put the shared page of zeros first among the data (DUMP-FORMATS 2.4). */
-  #findZeroPage(): number {
-    const first = this.#descriptors.endOffset;
+  #zeroPageAt(offset: number): number {
     const page = new Uint8Array(this.#pageSize);
-    const got = this.#source.read(first, page, 0, page.length);
-    return got === page.length && page.every((byte) => byte === 0) ? first : -1;
+    const got = offset < this.#source.sizeBytes ? this.#source.read(offset, page, 0, page.length) : 0;
+    return got === page.length && page.every((byte) => byte === 0) ? offset : -1;
   }
 
   isZero(index: number): boolean {
-    if (this.#zeroOffset < 0) return false;
+    if (this.#zeroOffset < 0 && this.#otherZeroOffset < 0) return false;
     this.#descriptors.find(index);
     const { offset, size, flags } = this.#descriptors;
-    return offset === this.#zeroOffset && flags === 0 && size === this.#pageSize;
+    if (flags !== 0 || size !== this.#pageSize) return false;
+    return offset === this.#zeroOffset || offset === this.#otherZeroOffset;
   }
 
   /** Copies `length` bytes from `offset` of the page with that descriptor. @throws CORRUPT, TRUNCATED, UNSUPPORTED */

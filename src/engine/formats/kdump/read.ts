@@ -1,25 +1,46 @@
 /** kdump-compressed dumps as makedumpfile, QEMU and vmcorral write them. */
 
-import { VmcorralError } from '../../../model/errors.js';
+import { vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
 import { type MemoryImage, type MemoryRange, type Note, PageState } from '../../image/memory-image.js';
 import { type ByteSource, corrupt } from '../byte-source.js';
-import type { ImageFormat } from '../format.js';
-import { StoredBitmap } from './bitmap.js';
-import { DescriptorTable } from './descriptors.js';
+import type { ImageFormat, OpenContext } from '../format.js';
+import type { StoredBitmap } from './bitmap.js';
 import { type KdumpHeader, readKdumpHeader } from './header.js';
-import { KDUMP_SIGNATURE, MAX_RANGES, STATUS_COMPRESSION, STATUS_INCOMPLETE } from './layout.js';
-import { PageStore } from './page-store.js';
+import {
+  DISKDUMP_SIGNATURE,
+  KDUMP_SIGNATURE,
+  MAX_RANGES,
+  STATUS_COMPRESSION,
+  STATUS_EXCLUDED_VMEMMAP,
+  STATUS_INCOMPLETE,
+} from './layout.js';
+import { KdumpPart } from './part.js';
+import { findParts, type KdumpFile } from './split.js';
 
-const MAGIC = Buffer.from(KDUMP_SIGNATURE, 'latin1');
+const MAGICS = [KDUMP_SIGNATURE, DISKDUMP_SIGNATURE].map((text) => Buffer.from(text, 'latin1'));
 
 export const kdumpFormat: ImageFormat = {
   kind: 'image',
-  scope: 'makedumpfile, QEMU and vmcorral, header versions 1 to 6, zlib, lzo, snappy, zstd; 64-bit little-endian',
+  scope:
+    'makedumpfile, QEMU and vmcorral, header versions 1 to 6 and diskdump, split files, zlib, lzo, snappy, zstd; little-endian x86-64, i386, aarch64, arm',
   name: 'kdump-compressed',
   title: 'kdump-compressed (makedumpfile, QEMU, vmcorral)',
-  sniff: (head) => (MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),
-  open: (source) => new KdumpImage(source, readKdumpHeader(source)),
+  sniff: (head) => (MAGICS.some((magic) => magic.every((byte, i) => head[i] === byte)) ? 'certain' : 'no'),
+  open: (source, context) => openKdump(source, context),
 };
+
+function openKdump(source: ByteSource, context: OpenContext): MemoryImage {
+  const header = readKdumpHeader(source);
+  const given = { source, header };
+  const files = header.window === undefined ? [given] : findParts(given, header.window, context);
+  try {
+    return new KdumpImage(header, files);
+  } catch (error) {
+    // `source` itself is closed by the caller.
+    for (const file of files) if (file.source !== source) file.source.close();
+    throw error;
+  }
+}
 
 class KdumpImage implements MemoryImage {
   readonly format = 'kdump-compressed';
@@ -29,116 +50,85 @@ class KdumpImage implements MemoryImage {
   readonly notes: readonly Note[];
   readonly level: number;
   readonly facts: Readonly<Record<string, string | number | boolean>>;
-  readonly #source: ByteSource;
-  readonly #pageLimit: number;
-  /** Pages that are RAM. */
-  readonly #ram: StoredBitmap;
-  /** Pages that have a descriptor. */
-  readonly #kept: StoredBitmap;
-  readonly #descriptors: DescriptorTable;
-  readonly #pages: PageStore;
-  readonly #incomplete: boolean;
+  /** In the order of their pages, adjoining. */
+  readonly #parts: readonly KdumpPart[];
 
-  constructor(source: ByteSource, header: KdumpHeader) {
-    // QEMU 10 leaves the machine out; a page of 4 KiB is then x86-64's, 64 KiB QEMU's aarch64 (DUMP-FORMATS 2.6).
-    this.machine =
-      header.machine !== 'unknown'
-        ? header.machine
-        : header.blockSize === 4096
-          ? ('x86_64' as const)
-          : ('aarch64' as const);
+  constructor(header: KdumpHeader, files: readonly KdumpFile[]) {
+    this.machine = header.machine;
     this.pageSize = header.blockSize;
     this.notes = header.notes;
     this.level = header.level;
-    this.#source = source;
-    this.#pageLimit = header.pageLimit;
-    this.#incomplete = (header.status & STATUS_INCOMPLETE) !== 0;
-    this.#ram = new StoredBitmap(source, header.bitmap1Offset, header.pageLimit, 'the bitmap of RAM');
-    this.#kept = new StoredBitmap(source, header.bitmap2Offset, header.pageLimit, 'the bitmap of pages');
-    this.ranges = rangesOf(source, this.#ram, header.blockSize);
-    const keptCount = this.#kept.buildRankIndex();
-    this.#descriptors = new DescriptorTable(source, header.descriptorsOffset, keptCount);
-    this.#pages = new PageStore(source, header.blockSize, this.#descriptors);
-    this.facts = {
-      headerVersion: header.version,
-      compression: compressionOf(header.status),
-      describedPages: keptCount,
-      ...(header.release === '' ? {} : { release: header.release }),
-      ...(this.#incomplete ? { incomplete: true } : {}),
-    };
+    this.#parts = files.map((file) => new KdumpPart(file.source, file.header));
+    const first = this.#parts[0]!;
+    this.ranges = rangesOf(first.source, first.ram, header.blockSize);
+    this.facts = factsOf(header, this.#parts, files);
   }
 
   read(address: number, into: Uint8Array): number {
-    const { pageSize } = this;
+    const limit = address + into.length;
     let there = 0;
-    let index = -1;
-    for (let done = 0; done < into.length; ) {
-      const page = Math.floor((address + done) / pageSize);
-      const offset = address + done - page * pageSize;
-      const length = Math.min(into.length - done, pageSize - offset);
-      if (this.#kept.has(page)) {
-        // Neighbours have neighbouring descriptors: one rank for the first page of a read.
-        index = index < 0 ? this.#kept.rank(page) : index + 1;
-        if (this.#readPage(page, index, offset, length, into, done)) there += length;
-      } else {
-        into.fill(0, done, done + length);
-      }
-      done += length;
+    let filled = 0;
+    for (const part of this.#parts) {
+      const end = Math.min(limit, part.limit * this.pageSize);
+      const from = address + filled;
+      if (end <= from || part.first * this.pageSize > from) continue;
+      there += part.read(from, into, filled, end - from);
+      filled = end - address;
     }
+    into.fill(0, filled);
     return there;
   }
 
-  #readPage(page: number, index: number, offset: number, length: number, into: Uint8Array, at: number): boolean {
-    if (this.#incomplete && this.#descriptors.isLost(index)) {
-      into.fill(0, at, at + length);
-      return false;
-    }
-    try {
-      this.#pages.read(index, offset, length, into, at);
-    } catch (error) {
-      throw this.#withAddress(error, page);
-    }
-    return true;
-  }
-
-  #withAddress(error: unknown, page: number): unknown {
-    if (!(error instanceof VmcorralError)) return error;
-    const address = `0x${(page * this.pageSize).toString(16)}`;
-    return new VmcorralError(error.code, `${error.message} (page at address ${address})`, {
-      ...(error.hint === undefined ? {} : { hint: error.hint }),
-      facts: { ...error.facts, address },
-      cause: error,
-    });
-  }
-
   states(firstPage: number, states: Uint8Array): void {
-    let index = -1;
-    for (let i = 0; i < states.length; i++) {
-      const page = firstPage + i;
-      if (page >= this.#pageLimit) {
-        states.fill(PageState.absent, i);
-        return;
-      }
-      if (this.#kept.has(page)) {
-        index = index < 0 ? this.#kept.rank(page) : index + 1;
-        states[i] = this.#stateOfKept(index);
-      } else {
-        states[i] = this.#ram.has(page) ? PageState.excluded : PageState.absent;
-      }
+    let filled = 0;
+    for (const part of this.#parts) {
+      const from = firstPage + filled;
+      const end = Math.min(firstPage + states.length, part.limit);
+      if (end <= from || part.first > from) continue;
+      part.states(from, states, filled, end - from);
+      filled = end - firstPage;
     }
-  }
-
-  /** A lost page (disk full at the writer) is RAM that the file doesn't have. */
-  #stateOfKept(index: number): PageState {
-    if (this.#pages.isZero(index)) return PageState.zero;
-    return this.#incomplete && this.#descriptors.isLost(index) ? PageState.excluded : PageState.present;
+    states.fill(PageState.absent, filled);
   }
 
   close(): void {
-    this.#pages.close();
-    this.#source.close();
+    for (const part of this.#parts) part.close();
   }
 }
+
+function factsOf(
+  header: KdumpHeader,
+  parts: readonly KdumpPart[],
+  files: readonly KdumpFile[],
+): Record<string, string | number | boolean> {
+  const status = files.reduce((all, file) => all | file.header.status, 0);
+  const sum = (count: (part: KdumpPart) => number) => parts.reduce((all, part) => all + count(part), 0);
+  const erased = header.notes.find(({ owner }) => owner === 'ERASEINFO');
+  const physBase = physBaseOf(header);
+  return {
+    headerVersion: header.version,
+    compression: compressionOf(status),
+    describedPages: sum((part) => part.describedPages),
+    ...(header.isQemu ? { producer: 'QEMU' } : {}),
+    ...(header.release === '' ? {} : { release: header.release }),
+    ...(physBase === undefined ? {} : { physBase }),
+    ...(parts.length > 1 ? { parts: parts.length } : {}),
+    ...(header.bitmap1Offset === header.bitmap2Offset ? { onlyBitmapOfKeptPages: true } : {}),
+    ...((status & STATUS_EXCLUDED_VMEMMAP) === 0 ? {} : { excludedVmemmap: true }),
+    ...(erased === undefined ? {} : { eraseinfoBytes: erased.desc.length }),
+    ...((status & STATUS_INCOMPLETE) === 0 ? {} : { incomplete: true, lostPages: sum((part) => part.countLost()) }),
+  };
+}
+
+/** VMCOREINFO's where there is one: QEMU's header is wrong about it (DUMP-FORMATS 2.6). */
+function physBaseOf({ notes, physBase, isQemu }: KdumpHeader): string | undefined {
+  const text = vmcoreinfoText(notes);
+  const said = text === undefined ? undefined : vmcoreinfoValue(text, 'NUMBER(phys_base)');
+  if (said !== undefined && /^-?\d{1,19}$/.test(said)) return hex(BigInt(said));
+  return isQemu || physBase === 0n ? undefined : hex(physBase);
+}
+
+const hex = (value: bigint): string => (value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
 
 function compressionOf(status: number): string {
   const names = Object.entries(STATUS_COMPRESSION).filter(([, flag]) => flag !== 0 && (status & flag) !== 0);

@@ -68,7 +68,7 @@ test('blocks of 64 KiB (QEMU on aarch64) are pages of 64 KiB', () => {
 
 test('a page that was lost when the disk was full is RAM without bytes', () => {
   const image = imageOf(buildKdump('status 8\npages 0 A!b').bytes);
-  expect(image.facts.incomplete).toBe(true);
+  expect(image.facts).toMatchObject({ incomplete: true, lostPages: 1 });
   expect(statesOf(image, 0, 3)).toBe('pxp');
   expect(image.read(0, Buffer.alloc(3 * 4096))).toBe(2 * 4096);
 });
@@ -101,12 +101,31 @@ const U32 =
 test.each([
   ['block size 0', U32(() => 428, 0), 'CORRUPT'],
   ['block size 4097', U32(() => 428, 4097), 'CORRUPT'],
-  ['a 32-bit file', (b: Buffer) => void [b.writeInt32LE(0, 428), b.writeInt32LE(4096, 416)], 'UNSUPPORTED'],
+  [
+    'a block size where 32-bit files have it',
+    (b: Buffer) => void [b.writeInt32LE(0, 428), b.writeInt32LE(4096, 416)],
+    'CORRUPT',
+  ],
   ['a big-endian file', (b: Buffer) => void b.writeInt32BE(4096, 428), 'UNSUPPORTED'],
   ['version 7', U32(() => 8, 7), 'UNSUPPORTED'],
   ['version -1', U32(() => 8, 0xffffffff), 'UNSUPPORTED'],
   ['another machine', (b: Buffer) => void b.write('ppc64le', 272), 'UNSUPPORTED'],
-  ['one part of a split dump', U32(() => 4096 + 12, 1), 'UNSUPPORTED'],
+  [
+    'a part that starts behind its end',
+    (b: Buffer) => void [b.writeInt32LE(1, 4096 + 12), b.writeInt32LE(5000, 4096 + 80)],
+    'CORRUPT',
+  ],
+  [
+    'a part that ends behind the dump',
+    (b: Buffer) => void [b.writeInt32LE(1, 4096 + 12), b.writeInt32LE(9, 4096 + 92)],
+    'CORRUPT',
+  ],
+  ['erase information of 2^40 bytes', (b: Buffer) => void b.writeBigUInt64LE(2n ** 40n, 4096 + 72), 'CORRUPT'],
+  [
+    'erase information behind the end',
+    (b: Buffer) => void [b.writeInt32LE(9, 4096 + 72), b.writeInt32LE(9, 4096 + 68)],
+    'TRUNCATED',
+  ],
   ['2^31 sub header blocks', U32(() => 432, 0x7fffffff), 'CORRUPT'],
   ['no sub header', U32(() => 432, 0), 'CORRUPT'],
   ['2^32 bitmap blocks', U32(() => 436, 0xffffffff), 'TRUNCATED'],

@@ -11,7 +11,6 @@ test.each([
   ['\xd0\xbe\xd0\xbe', 'vmware-old'],
   ['\xee\xbe\x0f\xf0', 'xc-core'],
   ['\xed\x23\x8f\x61\x73\x01\x19\xa8', 'lkcd'],
-  ['DISKDUMP', 'diskdump'],
   ['sadump\0\0', 'sadump'],
   ['PAGEDU64', 'windows-crash'],
   ['MDMP', 'windows-minidump'],

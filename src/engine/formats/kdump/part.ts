@@ -1,0 +1,132 @@
+/** One kdump-compressed file: a whole dump, or one part of a split one. */
+
+import { VmcorralError } from '../../../model/errors.js';
+import { PageState } from '../../image/memory-image.js';
+import type { ByteSource } from '../byte-source.js';
+import { StoredBitmap } from './bitmap.js';
+import { DescriptorTable } from './descriptors.js';
+import type { KdumpHeader } from './header.js';
+import { DESCRIPTOR_BYTES, STATUS_INCOMPLETE } from './layout.js';
+import { PageStore } from './page-store.js';
+
+/** Memory: two bitmap windows and rank sums (5 MiB at most), 1.5 MiB of descriptors and 1.3 MiB of pages. */
+export class KdumpPart {
+  /** Pages [first, limit) are in this file. */
+  readonly first: number;
+  readonly limit: number;
+  /** Pages with a descriptor here. */
+  readonly describedPages: number;
+  readonly source: ByteSource;
+  readonly #pageSize: number;
+  readonly #ram: StoredBitmap;
+  /** Pages that have a descriptor, in all parts together. */
+  readonly #kept: StoredBitmap;
+  /** Descriptors of lower pages, which are in other parts. */
+  readonly #skipped: number;
+  readonly #descriptors: DescriptorTable;
+  readonly #pages: PageStore;
+
+  constructor(source: ByteSource, header: KdumpHeader) {
+    const { pageLimit, bitmap1Offset, bitmap2Offset, descriptorsOffset, blockSize } = header;
+    const { first, limit } = header.window ?? { first: 0, limit: pageLimit };
+    this.source = source;
+    this.first = first;
+    this.limit = limit;
+    this.#pageSize = blockSize;
+    this.#ram = new StoredBitmap(source, bitmap1Offset, pageLimit, 'the bitmap of RAM');
+    this.#kept = new StoredBitmap(source, bitmap2Offset, pageLimit, 'the bitmap of pages');
+    const all = this.#kept.buildRankIndex();
+    this.#skipped = this.#kept.rank(first);
+    this.describedPages = this.#kept.rank(limit) - this.#skipped;
+    const incomplete = (header.status & STATUS_INCOMPLETE) !== 0;
+    this.#descriptors = new DescriptorTable(source, descriptorsOffset, this.describedPages, incomplete);
+    // The shared page of zeros is first among the data: behind the descriptors, for which makedumpfile leaves room in
+    // each part as if it had all pages (1.7.2; DUMP-FORMATS 2.4).
+    this.#pages = new PageStore(source, blockSize, this.#descriptors, [
+      descriptorsOffset + this.describedPages * DESCRIPTOR_BYTES,
+      descriptorsOffset + all * DESCRIPTOR_BYTES,
+    ]);
+  }
+
+  /** The bitmap of all RAM: the same in all parts. */
+  get ram(): StoredBitmap {
+    return this.#ram;
+  }
+
+  /** Pages whose data the writer could not store any more. */
+  countLost(): number {
+    return this.#descriptors.countLost();
+  }
+
+  /** Fills `length` bytes at `at`, all of them inside of this part's pages. @returns bytes that were there */
+  read(address: number, into: Uint8Array, at: number, length: number): number {
+    let there = 0;
+    let index = -1;
+    for (let done = 0; done < length; ) {
+      const page = Math.floor((address + done) / this.#pageSize);
+      const offset = address + done - page * this.#pageSize;
+      const part = Math.min(length - done, this.#pageSize - offset);
+      if (this.#kept.has(page)) {
+        // Neighbours have neighbouring descriptors: one rank for the first page of a read.
+        index = index < 0 ? this.#indexOf(page) : index + 1;
+        if (this.#readPage(page, index, offset, part, into, at + done)) there += part;
+      } else {
+        into.fill(0, at + done, at + done + part);
+      }
+      done += part;
+    }
+    return there;
+  }
+
+  #indexOf(page: number): number {
+    return this.#kept.rank(page) - this.#skipped;
+  }
+
+  #readPage(page: number, index: number, offset: number, length: number, into: Uint8Array, at: number): boolean {
+    if (this.#descriptors.isLost(index)) {
+      into.fill(0, at, at + length);
+      return false;
+    }
+    try {
+      this.#pages.read(index, offset, length, into, at);
+    } catch (error) {
+      throw this.#withAddress(error, page);
+    }
+    return true;
+  }
+
+  #withAddress(error: unknown, page: number): unknown {
+    if (!(error instanceof VmcorralError)) return error;
+    const address = `0x${(page * this.#pageSize).toString(16)}`;
+    return new VmcorralError(error.code, `${error.message} (page at address ${address})`, {
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      facts: { ...error.facts, address },
+      cause: error,
+    });
+  }
+
+  /** States of `count` pages from `firstPage`, all of them of this part, at `at`. */
+  states(firstPage: number, states: Uint8Array, at: number, count: number): void {
+    let index = -1;
+    for (let i = 0; i < count; i++) {
+      const page = firstPage + i;
+      if (this.#kept.has(page)) {
+        index = index < 0 ? this.#indexOf(page) : index + 1;
+        states[at + i] = this.#stateOfKept(index);
+      } else {
+        states[at + i] = this.#ram.has(page) ? PageState.excluded : PageState.absent;
+      }
+    }
+  }
+
+  /** A lost page is RAM that the file doesn't have. */
+  #stateOfKept(index: number): PageState {
+    if (this.#pages.isZero(index)) return PageState.zero;
+    return this.#descriptors.isLost(index) ? PageState.excluded : PageState.present;
+  }
+
+  close(): void {
+    this.#pages.close();
+    this.source.close();
+  }
+}
