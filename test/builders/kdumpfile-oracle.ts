@@ -14,12 +14,12 @@ for line in sys.stdin:
         try:
             page = dump.read(kdumpfile.KDUMP_MACHPHYSADDR, pfn * size, size)
             out.append(hashlib.sha256(page).hexdigest()[:16])
-        except kdumpfile.exceptions.NoDataException:
+        except (kdumpfile.exceptions.NoDataException, kdumpfile.exceptions.CorruptException):
             out.append('-')
 print('\\n'.join(out))
 `;
 
-/** One short digest a page, `-` for a page that the dump doesn't have. */
+/** One short digest a page, `-` for a page that the dump doesn't have, or lost when its writer's disk was full. */
 export function kdumpfilePages(
   path: string,
   runs: readonly { readonly firstPage: number; readonly pageCount: number }[],

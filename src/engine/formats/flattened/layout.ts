@@ -12,7 +12,7 @@ export const TYPE_AND_VERSION_AT = 16;
 /** Records follow the header: i64 offset, i64 size, bytes. */
 export const HEADER_BYTES = 4096;
 export const RECORD_HEADER_BYTES = 16;
-/** Offset and size of the record that ends the file. */
-export const END_OF_RECORDS = -1n;
-/** QEMU writes a record of some KiB to 4 MiB: a thousand million would be 24 TB of headers and index. Bounds memory to 400 MiB. */
+/** Both halves of offset and size of the record that ends the file: -1 and -1. */
+export const END_OF_RECORDS = 0xffffffff;
+/** QEMU writes records of 16 KiB, makedumpfile larger ones: 256 GiB of data. Bounds the index to 400 MiB, 1.3 GiB while sorted. */
 export const MAX_RECORDS = 1 << 24;

@@ -18,8 +18,9 @@ import { ownMounts } from '../../../own-mounts.js';
 
 const QEMU = `
   phoff 192
-  note CORE 1 registers
-  note CORE 1 registers
+  # as long as elf_prstatus is: libkdumpfile reads it without looking at its size
+  note CORE 1 ${'r'.repeat(336)}
+  note CORE 1 ${'r'.repeat(336)}
   note VMCOREINFO 0 OSRELEASE=6.1.0-test\\nPAGESIZE=4096\\nNUMBER(phys_base)=-780140544
   load 0 AbC.d..ef
   load 0x100000000 Gh

@@ -79,3 +79,18 @@ test('an unknown version is CORRUPT, flattened in flattened in flattened is refu
   for (let i = 0; i < 6; i++) nested = flatten(recordsOf(nested, 1 << 20));
   expect(errorOf(() => imageOf(nested)).code).toBe('UNSUPPORTED');
 });
+
+test('100 000 records out of order are indexed at once', () => {
+  const count = 100_000;
+  const elf = buildElf('load 0 ABCDEFGHIJKLMNOPQRSTUVWXYZ').bytes;
+  // All over the file, most of them of one byte: a permutation, since 7919 is a prime.
+  const pieces = recordsOf(elf, Math.ceil(elf.length / count));
+  const order = pieces.map((_, i) => pieces[(i * 7919) % pieces.length]!);
+  const bytes = flatten(order);
+  const before = process.cpuUsage();
+  const image = imageOf(bytes);
+  const { user, system } = process.cpuUsage(before);
+  expect(pieces.length).toBeGreaterThan(count / 2);
+  expect(readPages(image, 0, 26).equals(pagesOf('ABCDEFGHIJKLMNOPQRSTUVWXYZ'))).toBe(true);
+  expect(user + system, 'microseconds').toBeLessThan(2_000_000);
+});
