@@ -80,8 +80,8 @@ test('an unknown version is CORRUPT, flattened in flattened in flattened is refu
   expect(errorOf(() => imageOf(nested)).code).toBe('UNSUPPORTED');
 });
 
-test('100 000 records out of order are indexed at once', () => {
-  const count = 100_000;
+test('20 000 records out of order are indexed at once', () => {
+  const count = 20_000;
   const elf = buildElf('load 0 ABCDEFGHIJKLMNOPQRSTUVWXYZ').bytes;
   // All over the file, most of them of one byte: a permutation, since 7919 is a prime.
   const pieces = recordsOf(elf, Math.ceil(elf.length / count));
@@ -92,5 +92,5 @@ test('100 000 records out of order are indexed at once', () => {
   const { user, system } = process.cpuUsage(before);
   expect(pieces.length).toBeGreaterThan(count / 2);
   expect(readPages(image, 0, 26).equals(pagesOf('ABCDEFGHIJKLMNOPQRSTUVWXYZ'))).toBe(true);
-  expect(user + system, 'microseconds').toBeLessThan(2_000_000);
+  expect(user + system, 'microseconds').toBeLessThan(1_000_000);
 });
