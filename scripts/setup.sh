@@ -24,6 +24,9 @@ libisal2             library libisal.so.2
 liblzo2-2            library liblzo2.so.2
 libsnappy1v5         library libsnappy.so.1
 libzstd1             library libzstd.so.1
+zlib1g               library libz.so.1
+liblzma5             library liblzma.so.5
+libbz2-1.0           library libbz2.so.1.0
 libvirt0             library libvirt-qemu.so.0
 qemu-system-x86      program qemu-system-x86_64
 libvirt-daemon       program libvirtd
@@ -40,6 +43,8 @@ makedumpfile         program makedumpfile
 gdb                  program gdb
 binutils             program readelf
 file                 program file
+bzip2                program bzip2
+lzop                 program lzop
 gcc                  program gcc
 libc6-dev            file /usr/include/stdio.h
 libfaketime          file /usr/lib/*/faketime/libfaketime.so.1

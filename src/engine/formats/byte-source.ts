@@ -27,6 +27,12 @@ export function openFileSource(path: string): ByteSource {
       facts: { path },
     });
   }
+  return sourceOfFile(fd, path);
+}
+
+/** A regular file that is open for reading; closing the source closes it. */
+export function sourceOfFile(fd: number, path: string): ByteSource {
+  const stat = fs.fstatSync(fd);
   let open = true;
   const holes = stat.blocks * 512 < stat.size ? new FileHoles(fd, stat.size) : undefined;
   return {

@@ -15,7 +15,6 @@ interface Magic {
   readonly at?: number;
 }
 
-const UNPACK = 'unpack it first, then give the file that comes out';
 const DISK = 'this is a disk, not memory';
 const WINDOWS = 'dumps made inside Windows are not read; capture the guest from its hypervisor';
 
@@ -98,16 +97,6 @@ const KNOWN: readonly Magic[] = [
   { name: 'qcow2', title: 'qcow2 disk image', magics: ['QFI\xfb'], hint: DISK },
   { name: 'vmdk', title: 'VMDK disk image', magics: ['KDMV', '# Disk Descriptor'], hint: DISK },
   { name: 'vdi', title: 'VDI disk image', magics: ['<<< '], hint: DISK },
-  { name: 'gzip', title: 'file packed with gzip', magics: [[0x1f, 0x8b]], hint: UNPACK },
-  { name: 'bzip2', title: 'file packed with bzip2', magics: ['BZh'], hint: UNPACK },
-  { name: 'xz', title: 'file packed with xz', magics: [[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]], hint: UNPACK },
-  {
-    name: 'lzop',
-    title: 'file packed with lzop',
-    magics: [[0x89, 0x4c, 0x5a, 0x4f, 0x00, 0x0d, 0x0a, 0x1a, 0x0a]],
-    hint: UNPACK,
-  },
-  { name: 'zstd', title: 'file packed with zstd', magics: [[0x28, 0xb5, 0x2f, 0xfd]], hint: UNPACK },
 ];
 
 export const refusedFormats: readonly RefusedFormat[] = KNOWN.map(({ name, title, hint, magics, at = 0 }) => {

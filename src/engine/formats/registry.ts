@@ -9,6 +9,7 @@ import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { libvirtSaveFormat } from './libvirt-save/read.js';
 import { qemuStreamFormat } from './qemu-stream/read.js';
+import { packedFormats } from './packed/read.js';
 import { refusedFormats } from './refused.js';
 import { vmwareFormat, vmwareGuestFormat } from './vmware/read.js';
 import { stateOfVmem, vmemHint } from './vmware/vmem.js';
@@ -24,6 +25,7 @@ const FORMATS: readonly Format[] = [
   vmwareGuestFormat,
   qemuStreamFormat,
   libvirtSaveFormat,
+  ...packedFormats,
   ...refusedFormats,
 ];
 
