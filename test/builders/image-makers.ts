@@ -3,13 +3,15 @@
  * contract of test/contract/memory-image.ts on it and puts its files into the corpus of test/fuzz.
  */
 
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { OpenOptions } from '#src/engine/formats/registry.js';
 import { buildElf } from './elf-core.js';
+import { buildAvml, buildLime, buildRaw } from './flat-files.js';
 import { flatten, recordsOf } from './flatten.js';
 import { buildKdump } from './kdump-file.js';
-import { type Area, type MemoryMap, noteLines, type Tells } from './memory-map.js';
+import { type Area, areaLines, type MemoryMap, noteLines, type Tells } from './memory-map.js';
 import { PACKINGS } from './packed-page.js';
 import { type BuiltVmware, buildGuestDump, buildVmware } from './vmware.js';
 
@@ -130,6 +132,29 @@ const VMWARE_TELLS: Tells = { zero: false, excluded: false, notes: false };
 const ELF_TELLS: Tells = { zero: false, excluded: true, notes: true };
 const KDUMP_TELLS: Tells = { zero: true, excluded: true, notes: true };
 
+const FLAT_TELLS: Tells = { zero: false, excluded: false, notes: false };
+
+/** Ranges one behind the other, and the map that says so. */
+function rawOf(map: MemoryMap, folder: string): MadeImage {
+  const file = path.join(folder, 'image');
+  fs.writeFileSync(file, buildRaw(areaLines(map), false));
+  let offset = 0;
+  const entries = map.areas.map(({ address, letters }) => {
+    const entry = { start: address, size: letters.length * map.pageSize, offset };
+    offset += entry.size;
+    return entry;
+  });
+  return { path: file, options: { map: entries }, borders: entries.map((entry) => entry.offset) };
+}
+
+/** Packed by the tool itself. */
+function packedBy(program: string, build: (map: MemoryMap) => Built): ImageMaker['make'] {
+  return oneFile((map) => {
+    const bytes = execFileSync(program, ['-c'], { input: build(map).bytes, maxBuffer: 1 << 28 });
+    return { bytes, borders: { header: 0, first: 20, middle: bytes.length >> 1, trailer: bytes.length - 12 } };
+  });
+}
+
 export const IMAGE_MAKERS: readonly ImageMaker[] = [
   { name: 'ELF core', format: 'elf', tells: ELF_TELLS, addressLimit: 2 ** 45, make: oneFile(elfOf) },
   ...['plain', ...PACKINGS.map((packing) => `compression ${packing}`)].map(
@@ -176,4 +201,15 @@ export const IMAGE_MAKERS: readonly ImageMaker[] = [
     fit: withTwoHoles,
     make: twoFiles('guest', guestDumpOf),
   },
+  { name: 'LiME', format: 'lime', tells: FLAT_TELLS, make: oneFile((map) => buildLime(areaLines(map))) },
+  { name: 'AVML', format: 'avml', tells: FLAT_TELLS, make: oneFile((map) => buildAvml(areaLines(map))) },
+  { name: 'raw with a map', format: 'raw', tells: FLAT_TELLS, make: rawOf },
+  ...['gzip', 'xz', 'bzip2', 'zstd', 'lzop'].map(
+    (program): ImageMaker => ({
+      name: `ELF core in ${program}`,
+      format: 'elf',
+      tells: ELF_TELLS,
+      make: packedBy(program, elfOf),
+    }),
+  ),
 ];

@@ -127,7 +127,12 @@ export function readExact(source: ByteSource, position: number, length: number, 
   return bytes;
 }
 
-export function truncated(source: ByteSource, position: number, length: number, what: string): VmcorralError {
+export function truncated(
+  source: Pick<ByteSource, 'path' | 'sizeBytes'>,
+  position: number,
+  length: number,
+  what: string,
+): VmcorralError {
   return new VmcorralError(
     'TRUNCATED',
     `${source.path} is cut short: ${what} needs ${length} bytes at offset ${position}, the file ends at ${source.sizeBytes}`,

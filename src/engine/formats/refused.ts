@@ -25,8 +25,6 @@ const KNOWN: readonly Magic[] = [
     magics: ['LibvirtQemudPart'],
     hint: 'the save was interrupted; there is no whole image in it',
   },
-  { name: 'lime', title: 'LiME image', magics: ['EMiL'], hint: 'LiME images are not read' },
-  { name: 'avml', title: 'AVML image', magics: ['AVML'], hint: 'AVML images are not read' },
   {
     name: 'vmware-old',
     title: 'old VMware checkpoint (32-bit, before ESX 4)',

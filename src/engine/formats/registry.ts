@@ -2,6 +2,7 @@
 
 import { VmcorralError } from '../../model/errors.js';
 import type { MemoryImage } from '../image/memory-image.js';
+import { avmlFormat } from './avml/read.js';
 import { type ByteSource, openFileSource } from './byte-source.js';
 import { elfFormat } from './elf/read.js';
 import { flattenedFormat } from './flattened/read.js';
@@ -9,7 +10,9 @@ import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { libvirtSaveFormat } from './libvirt-save/read.js';
 import { qemuStreamFormat } from './qemu-stream/read.js';
+import { limeFormat } from './lime/read.js';
 import { packedFormats } from './packed/read.js';
+import { rawFormat } from './raw/read.js';
 import { refusedFormats } from './refused.js';
 import { vmwareFormat, vmwareGuestFormat } from './vmware/read.js';
 import { stateOfVmem, vmemHint } from './vmware/vmem.js';
@@ -25,6 +28,9 @@ const FORMATS: readonly Format[] = [
   vmwareGuestFormat,
   qemuStreamFormat,
   libvirtSaveFormat,
+  limeFormat,
+  avmlFormat,
+  rawFormat,
   ...packedFormats,
   ...refusedFormats,
 ];
@@ -87,11 +93,11 @@ export function openSource(source: ByteSource, options: OpenOptions = {}): Memor
   try {
     for (let depth = 0; depth < MAX_WRAPPERS; depth++) {
       const head = headOf(current);
+      const isMapped = context.map !== undefined;
       // The memory of a VMware guest starts with the guest's first bytes: only the file beside it tells what it is.
-      const isUnknown = context.map === undefined && recognise(head) === undefined;
-      const state = isUnknown ? stateOfVmem(current.path, context) : undefined;
+      const state = isMapped || recognise(head) !== undefined ? undefined : stateOfVmem(current.path, context);
       if (state !== undefined) return openStateOf(current, state, context);
-      const format = recogniseOrThrow(current, head);
+      const format = isMapped ? rawUnlessWrapped(head) : recogniseOrThrow(current, head);
       if (format.kind === 'image') return format.open(current, context);
       current = format.unwrap(current, context);
     }
@@ -117,6 +123,12 @@ function recognise(head: Uint8Array): Format | undefined {
     FORMATS.find((format) => format.sniff(head) === 'certain') ??
     FORMATS.find((format) => format.sniff(head) === 'possible')
   );
+}
+
+/** With a map a file is raw, whatever its first bytes say: they are the guest's. But who packed it, packed a file. */
+function rawUnlessWrapped(head: Uint8Array): Exclude<Format, { kind: 'refused' }> {
+  const wrapper = FORMATS.find((format) => format.kind === 'wrapper' && format.sniff(head) === 'certain');
+  return wrapper?.kind === 'wrapper' ? wrapper : rawFormat;
 }
 
 function recogniseOrThrow(source: ByteSource, head: Uint8Array): Exclude<Format, { kind: 'refused' }> {

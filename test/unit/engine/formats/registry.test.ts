@@ -6,8 +6,6 @@ import { errorOf, fileOf, imageOf, testFolder } from '../../../builders/engine-f
 
 test.each([
   ['LibvirtQemudPart', 'libvirt-save-unfinished'],
-  ['EMiL\x01', 'lime'],
-  ['AVML\x02', 'avml'],
   ['\xd0\xbe\xd0\xbe', 'vmware-old'],
   ['\xee\xbe\x0f\xf0', 'xc-core'],
   ['\xed\x23\x8f\x61\x73\x01\x19\xa8', 'lkcd'],
