@@ -9,9 +9,9 @@ import { flattenedFormat } from './flattened/read.js';
 import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
 import { kdumpFormat } from './kdump/read.js';
 import { libvirtSaveFormat } from './libvirt-save/read.js';
-import { qemuStreamFormat } from './qemu-stream/read.js';
 import { limeFormat } from './lime/read.js';
 import { packedFormats } from './packed/read.js';
+import { qemuStreamFormat } from './qemu-stream/read.js';
 import { rawFormat } from './raw/read.js';
 import { refusedFormats } from './refused.js';
 import { vmwareFormat, vmwareGuestFormat } from './vmware/read.js';
@@ -144,7 +144,7 @@ function recogniseOrThrow(source: ByteSource, head: Uint8Array): Exclude<Format,
           vmemHint(source.path) ??
           `readable are: ${readableFormats()
             .map(({ name }) => name)
-            .join(', ')}`,
+            .join(', ')}; memory as it is needs --map, which says what stands where`,
         facts,
       },
     );

@@ -1,7 +1,11 @@
-import { describe, expect, test } from 'vitest';
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { afterAll, describe, expect, test } from 'vitest';
 import { openChoices, parseMap } from '#src/cli/input-options.js';
 import { isVmcorralError } from '#src/model/errors.js';
-import { runVerb } from '../../builders/run-file-verb.js';
+import { buildElf } from '../../builders/elf-core.js';
+import { pagesOf } from '../../builders/page-content.js';
+import { runVerb, scratchFolder } from '../../builders/run-file-verb.js';
 
 const GIB = 2 ** 30;
 
@@ -83,3 +87,55 @@ test.each(['inspect', 'convert', 'read', 'log'])(
     expect(stderr).toContain('no range of --map');
   },
 );
+
+describe('on files', () => {
+  const scratch = scratchFolder();
+  afterAll(scratch.remove);
+  const raw = scratch.path('memory.raw');
+  writeFileSync(raw, pagesOf('AbCd'));
+  const packed = scratch.path('core.gz');
+  writeFileSync(packed, execFileSync('gzip', ['-c'], { input: buildElf('load 0x1000 AbCd').bytes }));
+
+  test('read gives the bytes that --map puts at an address', async () => {
+    const { exit, stdout } = await runVerb(['read', raw, '4G', '8K', '--raw', '--map', '0:8K,4G']);
+    expect([exit, stdout.equals(pagesOf('Cd'))]).toEqual([0, true]);
+  });
+
+  test('inspect shows the ranges of the map', async () => {
+    const { exit, stdout } = await runVerb(['inspect', raw, '--json', '--map', '0:8K,4G']);
+    expect(exit).toBe(0);
+    expect(JSON.parse(stdout.toString())).toMatchObject({
+      format: 'raw',
+      ranges: [
+        { start: 0, size: 8192 },
+        { start: 4 * GIB, size: 8192 },
+      ],
+    });
+  });
+
+  test('a map beyond the end of the file is USAGE with both numbers', async () => {
+    const { exit, stderr } = await runVerb(['convert', raw, scratch.path('out'), '--map', '0:1M']);
+    expect(exit).toBe(2);
+    expect(stderr).toMatch(/1048576.*16384/);
+  });
+
+  test('raw memory without a map is not recognised; the hint names --map', async () => {
+    const { exit, stderr } = await runVerb(['inspect', raw]);
+    expect([exit, stderr.includes('--map')]).toEqual([12, true]);
+  });
+
+  test('a packed file is unpacked into --scratch, and a folder that is not there is named', async () => {
+    const good = await runVerb(['read', packed, '0x1000', '4K', '--raw', '--scratch', scratch.path('.')]);
+    expect([good.exit, good.stdout.equals(pagesOf('A'))]).toEqual([0, true]);
+    const bad = await runVerb(['read', packed, '0x1000', '4K', '--raw', '--scratch', '/nowhere']);
+    expect(bad.exit).toBe(4);
+    expect(bad.stderr).toContain('/nowhere');
+  });
+
+  test('convert unpacks, converts and leaves the packed file', async () => {
+    const out = scratch.path('of-packed');
+    const { exit } = await runVerb(['convert', packed, out, '--scratch', scratch.path('.')]);
+    const { stdout } = await runVerb(['read', out, '0x1000', '16K', '--raw']);
+    expect([exit, stdout.equals(pagesOf('AbCd'))]).toEqual([0, true]);
+  });
+});
