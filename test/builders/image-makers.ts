@@ -14,6 +14,7 @@ import { buildKdump } from './kdump-file.js';
 import { type Area, areaLines, type MemoryMap, noteLines, type Tells } from './memory-map.js';
 import { PACKINGS } from './packed-page.js';
 import { type BuiltVmware, buildGuestDump, buildVmware } from './vmware.js';
+import { buildXen } from './xen-core.js';
 
 export interface MadeImage {
   readonly path: string;
@@ -164,6 +165,16 @@ export const IMAGE_MAKERS: readonly ImageMaker[] = [
       tells: KDUMP_TELLS,
       pageSizes: [65536],
       make: oneFile((map) => kdumpOf(map, line)),
+    }),
+  ),
+  // Without vCPUs: the notes are of our making.
+  ...['auto', 'pv'].map(
+    (line): ImageMaker => ({
+      name: `Xen core, ${line}`,
+      format: 'xen-core',
+      tells: { zero: false, excluded: false, notes: false },
+      addressLimit: 2 ** 45,
+      make: oneFile((map) => buildXen(`${line}\n${areaLines(map)}`)),
     }),
   ),
   {

@@ -11,6 +11,7 @@ import { flatten, recordsOf } from '../builders/flatten.js';
 import { buildKdump } from '../builders/kdump-file.js';
 import { virtualBoxNotes } from '../builders/virtualbox-notes.js';
 import { buildVmware } from '../builders/vmware.js';
+import { buildXen } from '../builders/xen-core.js';
 
 const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
 const ELF = buildElf(`phoff 192\n${NOTES}load 0 Ab.c memsz=0x8000\nload 0x3000 dE\nload 0x10000 F`).bytes;
@@ -21,6 +22,11 @@ const KDUMP = buildKdump(`limit 9000\n${NOTES}pages 0 Ab.-c\npages 0x2000 d!.E`)
 const KDUMP_32 = buildKdump(`layout i386\nmachine i686\neraseinfo names\n${NOTES}pages 0 Ab.-c`).bytes;
 const KDUMP_ONE_BITMAP = buildKdump(`signature DISKDUMP\nversion 1\nbitmaps 1\n${NOTES}pages 0 Ab.-c`).bytes;
 const KDUMP_OLD = buildKdump(`version 3\nstatus 8\n${NOTES}pages 0 aB.!-c`).bytes;
+const XEN_AUTO = buildXen('pages 0x9e000 Ab\npages 0xc0000 c.D\ninvalid 1\nvcpu cr3=0x9e000').bytes;
+const XEN_PV = buildXen(`pv
+  table 0x1000 0=0x2000 256=!0x77 511=0x2000\ntable 0x2000 0=0x3000 1=0x1000,l\ntable 0x3000 0=0x4000
+  table 0x4000 0=0x5000,w 1=!0x66\npages 0x5000 Ab\ntable 0x7000 0=0x2000 256=!0x77 511=0x2000
+  vcpu cr3=0x1000 flags=4\nvcpu cr3=0x1000 cr1=0x7000`).bytes;
 
 const VMWARE = buildVmware(`
   product VMware ESX
@@ -47,6 +53,8 @@ const CORPUS: readonly Buffer[] = [
   KDUMP_OLD,
   KDUMP_32,
   KDUMP_ONE_BITMAP,
+  XEN_AUTO,
+  XEN_PV,
   flatten(recordsOf(KDUMP, 5000)),
   flatten(recordsOf(ELF, 3000)),
   VMWARE,

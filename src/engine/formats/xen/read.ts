@@ -117,7 +117,7 @@ class XenImage implements MemoryImage {
     this.#frames = frames;
     this.#store = store;
     this.#tables = tables;
-    this.machine = vcpus.is32BitPv ? ('unknown' as const) : ('x86_64' as const);
+    this.machine = vcpus.is32BitPv ? ('i386' as const) : ('x86_64' as const);
     this.ranges = frames.ranges;
     this.notes = vcpus.notes;
     this.facts = factsOf(source, core, frames, vcpus, tables);
