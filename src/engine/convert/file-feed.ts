@@ -48,8 +48,7 @@ export class FileFeed implements PageFeed {
       this.ramPages = totalPages(this.ram);
       this.keptPages = this.#countKept();
       this.inputBytes = fs.statSync(path).size;
-      this.warnings =
-        image.facts.incomplete === true ? ['the input is marked incomplete: its writer ran out of space'] : [];
+      this.warnings = warningsOf(image);
       this.#page = this.ram[0]?.firstPage ?? 0;
     } catch (error) {
       image.close();
@@ -119,6 +118,16 @@ export class FileFeed implements PageFeed {
   close(): void {
     this.#image.close();
   }
+}
+
+function warningsOf({ facts }: MemoryImage): string[] {
+  return [
+    ...(facts.incomplete === true
+      ? ['the input is incomplete: its writer ran out of space, or could not get all of the memory']
+      : []),
+    // What the reader of the format knows of the programs that the result is for.
+    ...(typeof facts.caution === 'string' ? [facts.caution] : []),
+  ];
 }
 
 const isKept = (state: number): boolean => state === PageState.present || state === PageState.zero;

@@ -19,6 +19,7 @@ export function readersOf(image: MemoryImage): Reader[] {
   const incomplete = image.facts.incomplete === true || image.facts.truncated === true;
   const remark = incomplete ? 'the file is incomplete' : '';
   if (image.format.startsWith('vmware')) return vmwareReaders(remark);
+  if (image.format === 'xen-core') return xenReaders(remark);
   return image.format === 'elf' ? elfReaders(hasVmcoreinfo, remark) : kdumpReaders(image, hasVmcoreinfo, remark);
 }
 
@@ -44,6 +45,15 @@ function vmwareReaders(remark: string): Reader[] {
     no('makedumpfile'),
     no('drgn'),
     no('gdb'),
+  ];
+}
+
+/** Program headers are what all but crash look for, and such a core has none. */
+function xenReaders(remark: string): Reader[] {
+  const convertIt = 'no program headers: convert it';
+  return [
+    { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux; where KASLR is on, convert it' },
+    ...['makedumpfile', 'drgn', 'gdb'].map((name) => ({ name, opens: false, remark: convertIt })),
   ];
 }
 

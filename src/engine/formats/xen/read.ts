@@ -184,6 +184,10 @@ class XenImage implements MemoryImage {
   }
 }
 
+/** crash sees a PV kernel by its xen_start_info, and then takes the p2m from a Xen core only (kernel.c, __xen_m2p). */
+const CAUTION =
+  'crash opens no converted PV guest: keep this core for it; drgn and makedumpfile open what is converted';
+
 /** One page in eight: a good dump lacks some tens (PVH, HVM) or none (PV), the dump of a dying guest most. */
 const MOST_MISSING = 1 / 8;
 
@@ -199,7 +203,12 @@ function factsOf(source: ByteSource, core: XenCore, frames: Frames, vcpus: Vcpus
     ...(pageOf.duplicates > 0 ? { duplicatePages: pageOf.duplicates } : {}),
     ...(tables === undefined
       ? {}
-      : { pageTables: tables.count, topTables: tables.topTables, foreignEntries: tables.foreignEntries }),
+      : {
+          pageTables: tables.count,
+          topTables: tables.topTables,
+          foreignEntries: tables.foreignEntries,
+          caution: CAUTION,
+        }),
     ...(invalidCount > core.entryCount * MOST_MISSING ? { incomplete: true } : {}),
     ...(expectedBytes > source.sizeBytes ? { truncated: true, expectedBytes, sizeBytes: source.sizeBytes } : {}),
   };

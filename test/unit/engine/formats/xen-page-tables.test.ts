@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest';
 import { openImage } from '#src/engine/formats/registry.js';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
+import { runConvert } from '../../../builders/convert-run.js';
 import { errorOf, fileOf, imageOf, readPages } from '../../../builders/engine-files.js';
 import { pagesOf } from '../../../builders/page-content.js';
 import { buildXen } from '../../../builders/xen-core.js';
@@ -45,6 +46,12 @@ test('tables that a vCPU uses come out with guest addresses on every level; data
   expect(entriesOf(image, 0x4000)).toEqual({ 0: '0x6000', 1: '0x7000', 2: '0x55000-', 3: '0x9ba06000-' });
   expect(readPages(image, 6, 2)).toEqual(pagesOf('Ab'));
   expect(image.facts).toMatchObject({ guest: 'PV', pageTables: 4, topTables: 1, foreignEntries: 2 });
+});
+
+test('who converts a PV guest is told that crash wants the core itself', async () => {
+  const path = fileOf(buildXen(KERNEL).bytes);
+  const { warnings } = await runConvert({ input: { kind: 'file', path }, output: `${path}.vmcore` });
+  expect(warnings.join()).toContain('crash opens no converted PV guest');
 });
 
 test('without the vCPU they are pages like any other', () => {
