@@ -5,12 +5,18 @@ import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { sniffHead } from '#src/engine/formats/registry.js';
+import { findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
+import { x86Space } from '#src/engine/linux/paging.js';
 import { imageOf, readPages } from '../../../builders/engine-files.js';
 
 const folder = fileURLToPath(new URL('../../../samples/xen/', import.meta.url));
 
+function unpacked(name: string): Buffer {
+  return execFileSync('zstd', ['-dcq', `${folder}${name}.core.zst`], { maxBuffer: 128 << 20 });
+}
+
 function sample(name: string) {
-  const bytes = execFileSync('zstd', ['-dcq', `${folder}${name}.core.zst`], { maxBuffer: 16 << 20 });
+  const bytes = unpacked(name);
   const listing = fs.readFileSync(`${folder}${name}.core.txt`, 'latin1');
   const number = (pattern: RegExp) => Number(pattern.exec(listing)?.[1]);
   return { bytes, number, pagesAt: number(/\.xen_pages +type=1 off=(0x\w+)/), image: imageOf(bytes) };
@@ -71,4 +77,23 @@ test('tiny-pv: registers as debuggers want them, the page-table root as a guest 
 test('tiny-pvh: a vCPU in 32-bit mode without paging keeps its registers', () => {
   const { image } = sample('tiny-pvh');
   expect(registers(image.notes)).toMatchObject({ rip: 0x1013a8n, cs: 0n, rsp: 0x102464n });
+});
+
+test('linux-pv: every table that the kernel, its vCPUs and its processes have leads to guest addresses', () => {
+  const image = imageOf(unpacked('linux-pv'));
+  const listing = fs.readFileSync(`${folder}linux-pv.core.txt`, 'latin1');
+  expect(image.facts).toMatchObject({ guest: 'PV', vcpus: 2, pageTables: Number(/tables (\d+)/.exec(listing)?.[1]) });
+  const found: string[] = [];
+  const expected = [...listing.matchAll(/^at (\w+) (\w+) (\w+)$/gm)];
+  expect(expected.length).toBeGreaterThan(40);
+  for (const [, root = '', address = ''] of expected) {
+    const physical = x86Space(image, Number(root), 4).translate(BigInt(address));
+    found.push(`at ${root} ${address} ${physical === undefined ? 'nothing' : `0x${physical.toString(16)}`}`);
+  }
+  expect(found).toEqual(expected.map(([line]) => line));
+  // With that the kernel proves itself: VMCOREINFO, its page table and its name agree, and so does the vCPU's own table.
+  const { found: kernel, warnings } = findVmcoreinfo(image);
+  expect(warnings).toEqual([]);
+  expect(kernel?.kernel).toMatchObject({ isConfirmedByCpu: true, physBase: 0n });
+  expect(kernel?.kernel?.uts.release).toBe(/release (\S+)/.exec(listing)?.[1]);
 });
