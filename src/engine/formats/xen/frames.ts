@@ -1,8 +1,9 @@
 /** The table of frame numbers of a Xen core: which frame stands on which page of the file. */
 
+import { VmcorralError } from '../../../model/errors.js';
 import type { MemoryRange } from '../../image/memory-image.js';
 import { type ByteSource, corrupt, readExactInto, truncated } from '../byte-source.js';
-import { MAX_FRAME, MAX_RANGES, P2M_ENTRY_BYTES, PAGE_SIZE, PFN_ENTRY_BYTES } from './layout.js';
+import { MAX_FRAME, MAX_RANGES, MAX_RUNS, P2M_ENTRY_BYTES, PAGE_SIZE, PFN_ENTRY_BYTES } from './layout.js';
 import { RunMap } from './runs.js';
 import type { XenCore } from './sections.js';
 
@@ -35,6 +36,7 @@ export function readFrames(source: ByteSource, core: XenCore): Frames {
   for (let first = 0; first < entryCount; first += ENTRIES_AT_ONCE) {
     const count = Math.min(ENTRIES_AT_ONCE, entryCount - first);
     const position = table.offset + first * entryBytes;
+    if (Math.max(pageOf.count, frameOfMachine.count) > MAX_RUNS) throw tooScattered(source, position);
     readExactInto(source, position, chunk, 0, count * entryBytes, 'the table of frames');
     for (let i = 0; i < count; i++) {
       const frame = frameAt(view, i * entryBytes);
@@ -67,6 +69,17 @@ function tooLarge(source: ByteSource, frame: number, offset: number) {
     offset,
     found: frame,
   });
+}
+
+function tooScattered(source: ByteSource, offset: number): VmcorralError {
+  return new VmcorralError(
+    'UNSUPPORTED',
+    `${source.path}: its table of frames cuts memory into more than ${MAX_RUNS} pieces (up to offset ${offset})`,
+    {
+      hint: 'no guest is known that does; if this is a whole core of a real one, please report it',
+      facts: { path: source.path, offset, expected: MAX_RUNS },
+    },
+  );
 }
 
 /** Runs rise, but neighbours may touch: their pages lie apart in the file. */

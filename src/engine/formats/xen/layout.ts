@@ -52,6 +52,8 @@ export const PFN_ENTRY_BYTES = 8;
 export const MAX_PAGES = 2 ** 32;
 /** Physical addresses have 52 bits. */
 export const MAX_FRAME = 2 ** 40;
+/** 128 GiB of which no two pages lie side by side; 800 MiB of index. A sparse file could claim any number of them. */
+export const MAX_RUNS = 1 << 25;
 /** No guest's RAM is cut into more pieces; a hostile table can be. */
 export const MAX_RANGES = 1 << 20;
 
