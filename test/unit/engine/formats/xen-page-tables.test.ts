@@ -165,14 +165,17 @@ test('bit 7 of the last level is no large page', () => {
 
 test('a 32-bit guest: three levels, the top one of four entries, cr3 with its frame turned', () => {
   const text = `pv\nnarrow\nmachine 0x100005
-    table 0x1000 3=0x2000 4=0x2000
+    table 0x1000 3=0x2000 4=0x5000
     table 0x2000 0=0x3000
     table 0x3000 0=0x4000
     pages 0x4000 A
+    table 0x5000 0=0x4000
     vcpu cr3=0x1000`;
   const image = imageOf(buildXen(text).bytes);
   expect(image).toMatchObject({ machine: 'i386', notes: [] });
   expect(entriesOf(image, 0x3000)).toEqual({ 0: '0x4000' });
+  // Behind the four entries that page may hold anything.
+  expect(entriesOf(image, 0x5000)).toEqual({ 0: '0x100009000' });
   expect(image.facts).toMatchObject({ guest: 'PV, 32-bit', pageTables: 3, topTables: 1 });
 });
 
