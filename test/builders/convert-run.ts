@@ -18,7 +18,7 @@ export function runConvert(options: Partial<ConvertOptions> & Pick<ConvertOption
 
 export async function convertBytes(
   bytes: Uint8Array,
-  options: Partial<ConvertOptions> = {},
+  options: Partial<Omit<ConvertOptions, 'output'>> & { readonly output?: string } = {},
 ): Promise<ConvertResult & { readonly output: string }> {
   const output = options.output ?? path.join(testFolder(), 'vmcore');
   const result = await runConvert({ input: { kind: 'file', path: fileOf(bytes) }, ...options, output });

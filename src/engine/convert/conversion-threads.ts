@@ -3,11 +3,14 @@
 import { Worker } from 'node:worker_threads';
 import type { Compression } from '../../model/capture.js';
 import { toVmcorralError, VmcorralError } from '../../model/errors.js';
+import type { OutputFormat } from '../formats/writers.js';
 import type {
   CoordinatorInput,
   CoordinatorMessage,
+  CoordinatorOutput,
   CoordinatorTask,
   EndMessage,
+  Planned,
   ThreadReport,
   WorkerMessage,
   WorkerTask,
@@ -23,8 +26,8 @@ export interface ConversionSetup {
   readonly workers: number;
   readonly compression: Compression;
   readonly input: CoordinatorInput;
-  readonly outputFd: number;
-  readonly outputPath: string;
+  readonly output: CoordinatorOutput;
+  readonly format: OutputFormat;
   readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
 }
 
@@ -32,7 +35,7 @@ export class ConversionThreads {
   readonly #slots: Slots;
   readonly #coordinator: Worker;
   readonly #workers: readonly Worker[];
-  readonly #outputPath: string;
+  readonly #output: CoordinatorOutput;
   readonly #timer: NodeJS.Timeout;
   readonly #reportProgress: () => void;
   readonly #failed: Promise<never>;
@@ -42,13 +45,13 @@ export class ConversionThreads {
   constructor(setup: ConversionSetup) {
     const memory = createSharedMemory(setup.workers);
     this.#slots = new Slots(memory);
-    this.#outputPath = setup.outputPath;
+    this.#output = setup.output;
     this.#failed = new Promise((_, reject) => {
       this.#fail = reject;
     });
     this.#failed.catch(() => undefined);
-    const { input, outputFd, outputPath, compression } = setup;
-    const task: CoordinatorTask = { memory, compression, input, outputFd, outputPath };
+    const { input, output, format, compression } = setup;
+    const task: CoordinatorTask = { memory, compression, input, output, format };
     this.#coordinator = this.#start('./coordinator.js', task);
     const workerTask: WorkerTask = { memory, compression };
     this.#workers = Array.from({ length: setup.workers }, () => this.#start('./page-worker.js', workerTask));
@@ -82,9 +85,11 @@ export class ConversionThreads {
     this.#fail(this.#failure);
   }
 
-  /** @param onReading is called when a FIFO is being read, so that its writer may start */
-  async convert(onReading: () => void): Promise<Written> {
-    const written = this.#report(this.#coordinator, 'written');
+  /**
+   * Opens the input.
+   * @param onReading is called when a FIFO is being read, so that its writer may start
+   */
+  async plan(onReading: () => void): Promise<Planned> {
     this.#coordinator.on('message', (report: ThreadReport) => {
       if (report.kind !== 'reading') return;
       try {
@@ -93,29 +98,43 @@ export class ConversionThreads {
         this.abort(toVmcorralError(error));
       }
     });
+    return await this.#ask({ kind: 'open' }, 'planned');
+  }
+
+  /** Writes the output. */
+  async convert(): Promise<Written> {
     for (const worker of this.#workers) worker.postMessage({ kind: 'compress' } satisfies WorkerMessage);
-    this.#coordinator.postMessage({ kind: 'convert' } satisfies CoordinatorMessage);
     const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
-    const result = await written;
+    const result = await this.#ask({ kind: 'convert' }, 'written');
     await Promise.all(idle);
     this.#reportProgress();
     return result;
   }
 
-  /** Reads the output again in all threads. @returns SHA-256 of the file */
-  async verify(written: Written): Promise<string> {
+  /** Reads the files again in all threads. @returns SHA-256 of each */
+  async verify(written: Written): Promise<readonly string[]> {
+    if (this.#output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
+    const [path = '', ...companions] = this.#output.paths;
+    const open = { companions, map: written.expected.map };
     const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
-    const message: WorkerMessage = { kind: 'verify', path: this.#outputPath, batches: written.batches };
+    const message: WorkerMessage = { kind: 'verify', path, open, batches: written.batches };
     for (const worker of this.#workers) worker.postMessage(message);
     const sha256 = await this.digest(written);
     await Promise.all(idle);
     return sha256;
   }
 
-  async digest(written: Written): Promise<string> {
-    const digested = this.#report(this.#coordinator, 'digested');
-    this.#coordinator.postMessage({ kind: 'digest', written } satisfies CoordinatorMessage);
-    return (await digested).sha256;
+  async digest(written: Written): Promise<readonly string[]> {
+    return (await this.#ask({ kind: 'digest', written }, 'digested')).sha256;
+  }
+
+  #ask<K extends ThreadReport['kind']>(
+    message: CoordinatorMessage,
+    answer: K,
+  ): Promise<Extract<ThreadReport, { kind: K }>> {
+    const answered = this.#report(this.#coordinator, answer);
+    this.#coordinator.postMessage(message);
+    return answered;
   }
 
   #report<K extends ThreadReport['kind']>(worker: Worker, kind: K): Promise<Extract<ThreadReport, { kind: K }>> {

@@ -3,17 +3,18 @@
  * One pass, bounded memory, in worker threads; the caller's event loop stays free.
  */
 
-import fs from 'node:fs';
 import os from 'node:os';
-import path from 'node:path';
 import type { Compression } from '../../model/capture.js';
 import { isVmcorralError, toVmcorralError, VmcorralError } from '../../model/errors.js';
 import type { PageCounts } from '../../model/manifest.js';
 import { assertCodec, codecWarning } from '../codec/page-codec.js';
-import type { OpenChoices } from '../formats/format.js';
+import type { MapEntry, OpenChoices } from '../formats/format.js';
+import { assertCompression, type OutputFormat, writerOf } from '../formats/writers.js';
 import { ConversionThreads } from './conversion-threads.js';
 import { FifoEnd } from './fifo-end.js';
-import type { CoordinatorInput, Written } from './messages.js';
+import type { CoordinatorInput, CoordinatorOutput, Written } from './messages.js';
+import { OutputFiles } from './output-files.js';
+import { type Reader, readersOfOutput } from './readers.js';
 import type { ConvertPhase } from './slots.js';
 
 export type ConvertInput =
@@ -26,11 +27,24 @@ export type ConvertInput =
    */
   | { readonly kind: 'fifo'; readonly path: string; readonly stallSeconds: number; readonly onOpen: () => void };
 
+/** An open descriptor that takes bytes in order: a pipe, /dev/null, standard output. Stays the caller's. */
+export interface PipeTarget {
+  readonly fd: number;
+  /** For messages. */
+  readonly name: string;
+}
+
 export interface ConvertOptions {
   readonly input: ConvertInput;
-  /** Must not exist; written as `${output}.partial`, synced, verified, then renamed. */
-  readonly output: string;
+  /** A file: written as `${output}.partial`, synced, verified, then renamed. */
+  readonly output: string | PipeTarget;
+  /** Default: `kdump`, to a pipe `flattened`. */
+  readonly format?: OutputFormat;
   readonly compression: Compression;
+  /** Into so many files `${output}-1`, `${output}-2` …; kdump only. */
+  readonly split?: number;
+  /** Else a file that is there is REFUSED; it stays until the new one is whole. */
+  readonly replace?: boolean;
   /** Threads that compress; default: number of cores. */
   readonly workers?: number;
   /** False skips the reopening; only for benchmarks. */
@@ -38,36 +52,73 @@ export interface ConvertOptions {
   readonly signal: AbortSignal;
   /** Bytes of guest memory (of a packed file, while it is unpacked) read so far, and in all; a few times a second. */
   readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
+  /** What of the input the output can't hold, if anything: called before the first byte is written. */
+  readonly onLosses?: (losses: readonly string[]) => void;
 }
 
+export interface ConvertedFile {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+}
+
+/**
+ * `reopened`: the files were opened by the reader and every page compared; `pages`: each page was decompressed and
+ * compared before it went into the pipe; `none`: a pipe of plain pages, or not wanted.
+ */
+export type Verification = 'reopened' | 'pages' | 'none';
+
 export interface ConvertResult {
+  readonly format: OutputFormat;
   readonly pages: PageCounts;
   /** Bytes of the input: of the file, or what came through the FIFO. */
   readonly inputBytes: number;
+  /** Of all files together. */
   readonly outputBytes: number;
-  /** Lower-case hex of the output file, taken while it was written or verified. */
+  /** Lower-case hex of the output (split: of the first file), taken while it was written or verified. */
   readonly sha256: string;
+  /** Of a pipe: empty. */
+  readonly files: readonly ConvertedFile[];
+  readonly verification: Verification;
+  readonly losses: readonly string[];
+  /** Raw memory is opened with this map. */
+  readonly map?: readonly MapEntry[];
+  /** Which programs open the output. */
+  readonly readers: readonly Reader[];
   readonly warnings: readonly string[];
 }
 
 const MAX_WORKERS = 64;
+/** makedumpfile takes as many names as a command line has room for; nobody has more disks. */
+const MAX_SPLIT = 64;
 
 /**
- * Converts, verifies, and only then gives the output its name. Every failure removes what was written.
- * @throws REFUSED when `output` exists; UNSUPPORTED, CORRUPT, TRUNCATED with address and offset; TIMEOUT (FIFO);
- *         NO_SPACE; CANCELLED, or what the signal gives as its reason
+ * Converts, verifies, and only then gives the output its name. Every failure removes what was written to a file.
+ * @throws USAGE where format, compression and target don't go together; REFUSED when `output` exists; UNSUPPORTED,
+ *         CORRUPT, TRUNCATED with address and offset (TRUNCATED also when the reader of a pipe goes away); TIMEOUT
+ *         (FIFO); NO_SPACE; CANCELLED, or what the signal gives as its reason
  */
 export async function convertImage(options: ConvertOptions): Promise<ConvertResult> {
   if (options.signal.aborted) throw reasonOf(options.signal);
+  const format = assertOptions(options);
   assertCodec(options.compression);
-  if (fs.existsSync(options.output)) throw exists(options.output);
-  const fifo = options.input.kind === 'fifo' ? new FifoEnd(options.input.path) : undefined;
+  const { output } = options;
+  const files = typeof output === 'string' ? openFiles(output, options) : undefined;
   const use: Use = { hung: false };
+  let fifo: FifoEnd | undefined;
   try {
-    return await intoPartial(options, fifo, use);
+    if (options.input.kind === 'fifo') fifo = new FifoEnd(options.input.path);
+    const result = await runThreads(options, format, fifo, files, use);
+    files?.publish();
+    return result;
+  } catch (error) {
+    throw files?.discard(error) ?? toVmcorralError(error);
   } finally {
     fifo?.release();
-    if (!use.hung) fifo?.close();
+    if (!use.hung) {
+      fifo?.close();
+      files?.close();
+    }
   }
 }
 
@@ -76,38 +127,44 @@ interface Use {
   hung: boolean;
 }
 
-async function intoPartial(options: ConvertOptions, fifo: FifoEnd | undefined, use: Use): Promise<ConvertResult> {
-  const partial = `${options.output}.partial`;
-  // What an earlier try left when it was killed.
-  fs.rmSync(partial, { force: true });
-  const fd = openNew(partial);
-  try {
-    const result = await runThreads(options, fifo, fd, partial, use);
-    publish(fd, partial, options.output);
-    return result;
-  } catch (error) {
-    fs.rmSync(partial, { force: true });
-    throw toVmcorralError(error);
-  } finally {
-    if (!use.hung) fs.closeSync(fd);
+/** @throws USAGE */
+function assertOptions({ output, format, compression, split = 1 }: ConvertOptions): OutputFormat {
+  const isPipe = typeof output !== 'string';
+  const chosen = format ?? (isPipe ? 'flattened' : 'kdump');
+  const { title, isStream, canSplit } = writerOf(chosen);
+  assertCompression(chosen, compression);
+  if (isPipe && !isStream) {
+    throw new VmcorralError('USAGE', `a ${title} dump can't go to a pipe`, { hint: 'its flattened form can' });
   }
+  if (split === 1) return chosen;
+  if (!Number.isInteger(split) || split < 1 || split > MAX_SPLIT) {
+    throw new VmcorralError('USAGE', `a dump is split into 2 to ${MAX_SPLIT} files, not ${split}`);
+  }
+  if (isPipe || !canSplit) {
+    throw new VmcorralError('USAGE', `only kdump-compressed dumps in files are split, not ${title}`);
+  }
+  return chosen;
+}
+
+function openFiles(output: string, { split = 1, replace = false }: ConvertOptions): OutputFiles {
+  const paths = split === 1 ? [output] : Array.from({ length: split }, (_, i) => `${output}-${i + 1}`);
+  return new OutputFiles(paths, replace);
 }
 
 async function runThreads(
   options: ConvertOptions,
+  format: OutputFormat,
   fifo: FifoEnd | undefined,
-  outputFd: number,
-  outputPath: string,
+  files: OutputFiles | undefined,
   use: Use,
 ): Promise<ConvertResult> {
-  const workers = Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism()));
-  const { compression, signal, onProgress } = options;
+  const { compression, signal, onProgress, input } = options;
   const threads = new ConversionThreads({
-    workers,
+    workers: Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism())),
     compression,
-    input: coordinatorInput(options.input, fifo),
-    outputFd,
-    outputPath,
+    format,
+    input: coordinatorInput(input, fifo),
+    output: coordinatorOutput(options.output, files),
     onProgress,
   });
   const onAbort = () => {
@@ -117,13 +174,20 @@ async function runThreads(
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const written = await threads.convert(options.input.kind === 'fifo' ? options.input.onOpen : () => undefined);
-    const sha256 = options.verify === false ? await threads.digest(written) : await threads.verify(written);
-    return resultOf(written, sha256, codecWarning(compression));
+    const { losses } = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
+    if (losses.length > 0) options.onLosses?.(losses);
+    const written = await threads.convert();
+    const sha256 = await digestsOf(written, threads, options.verify !== false);
+    return resultOf(options, format, written, losses, files, sha256);
   } finally {
     signal.removeEventListener('abort', onAbort);
     use.hung = !(await threads.end());
   }
+}
+
+async function digestsOf(written: Written, threads: ConversionThreads, verify: boolean): Promise<readonly string[]> {
+  if (written.sha256 !== undefined) return [written.sha256];
+  return verify ? await threads.verify(written) : await threads.digest(written);
 }
 
 /** Who aborts may say why. */
@@ -138,39 +202,33 @@ function coordinatorInput(input: ConvertInput, fifo: FifoEnd | undefined): Coord
   return { kind: 'fifo', path, stallSeconds, fd: fifo.fd, emptyFd: fifo.emptyFd };
 }
 
-function resultOf(written: Written, sha256: string, slow: string | undefined): ConvertResult {
-  const { pages, inputBytes, outputBytes, warnings } = written;
-  return { pages, inputBytes, outputBytes, sha256, warnings: slow === undefined ? warnings : [...warnings, slow] };
+function coordinatorOutput(output: string | PipeTarget, files: OutputFiles | undefined): CoordinatorOutput {
+  if (typeof output !== 'string') return { kind: 'pipe', fd: output.fd, name: output.name };
+  if (files === undefined) throw new VmcorralError('INTERNAL', 'the output was not opened');
+  return { kind: 'files', fds: files.fds, paths: files.partials };
 }
 
-function openNew(partial: string): number {
-  try {
-    return fs.openSync(partial, 'wx+', 0o600);
-  } catch (error) {
-    throw toVmcorralError(error);
-  }
-}
-
-/** The name appears when the bytes are on the disk, and stays: the folder is synced too. */
-function publish(fd: number, partial: string, output: string): void {
-  if (fs.existsSync(output)) throw exists(output);
-  if (fs.statSync(partial).ino !== fs.fstatSync(fd).ino) {
-    throw new VmcorralError('BUSY', `another conversion writes to ${output} at the same time`, {
-      facts: { path: output },
-    });
-  }
-  fs.renameSync(partial, output);
-  const folder = fs.openSync(path.dirname(output), 'r');
-  try {
-    fs.fsyncSync(folder);
-  } finally {
-    fs.closeSync(folder);
-  }
-}
-
-function exists(output: string): VmcorralError {
-  return new VmcorralError('REFUSED', `${output} exists already`, {
-    hint: 'nothing is overwritten; remove it or choose another name',
-    facts: { path: output },
-  });
+function resultOf(
+  { compression, verify }: ConvertOptions,
+  format: OutputFormat,
+  written: Written,
+  losses: readonly string[],
+  files: OutputFiles | undefined,
+  sha256: readonly string[],
+): ConvertResult {
+  const { pages, inputBytes, outputBytes, hasVmcoreinfo, expected } = written;
+  const slow = codecWarning(compression);
+  return {
+    format,
+    pages,
+    inputBytes,
+    outputBytes: outputBytes.reduce((sum, bytes) => sum + bytes, 0),
+    sha256: sha256[0]!,
+    files: (files?.paths ?? []).map((path, i) => ({ path, sizeBytes: outputBytes[i]!, sha256: sha256[i]! })),
+    verification: files !== undefined && verify !== false ? 'reopened' : 'none',
+    losses,
+    ...(expected.map === undefined ? {} : { map: expected.map }),
+    readers: readersOfOutput(format, compression, hasVmcoreinfo),
+    warnings: slow === undefined ? written.warnings : [...written.warnings, slow],
+  };
 }

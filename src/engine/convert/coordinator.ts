@@ -1,46 +1,76 @@
 /** Thread of a conversion that reads the input, hands pages to the compressing threads and writes what they return. */
 
-import fs from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { VmcorralError } from '../../model/errors.js';
-import { KdumpWriter, ZERO_PAGE } from '../formats/kdump/write.js';
+import { ZERO_PAGE } from '../formats/output.js';
+import type { DumpWriter } from '../formats/writer.js';
+import { writerOf } from '../formats/writers.js';
 import { BatchList } from './batches.js';
 import { FifoFeed } from './fifo-feed.js';
 import { cancelled, FifoStream } from './fifo-stream.js';
 import { FileFeed } from './file-feed.js';
 import { detach, enlargePipe } from './libc.js';
-import type { CoordinatorInput, CoordinatorMessage, CoordinatorTask, ThreadReport, Written } from './messages.js';
+import type {
+  CoordinatorInput,
+  CoordinatorMessage,
+  CoordinatorTask,
+  Planned,
+  ThreadReport,
+  Written,
+} from './messages.js';
 import { postFailure } from './messages.js';
 import type { Batch, PageFeed } from './page-feed.js';
 import { Slots } from './slots.js';
-import { digestFile } from './verify.js';
+import { openTarget, type Target } from './target.js';
+import { checkImage, sha256Of } from './verify.js';
 
 const task = workerData as CoordinatorTask;
 const slots = new Slots(task.memory);
 const port = parentPort!;
 
+let feed: PageFeed | undefined;
+
 port.on('message', (message: CoordinatorMessage) => {
   try {
-    if (message.kind === 'convert') port.postMessage(convert());
-    else if (message.kind === 'end') port.close();
-    else port.postMessage({ kind: 'digested', sha256: digest(message.written) } satisfies ThreadReport);
+    if (message.kind === 'open') port.postMessage(plan());
+    else if (message.kind === 'convert') port.postMessage(convert());
+    else if (message.kind === 'digest') port.postMessage({ kind: 'digested', sha256: digest(message.written) });
+    else {
+      closeFeed();
+      port.close();
+    }
   } catch (error) {
+    closeFeed();
     postFailure(port, error);
   }
 });
 
-function convert(): Written {
-  try {
-    const feed = openFeed(task.input);
-    try {
-      return new Conversion(feed).run();
-    } finally {
-      feed.close();
-    }
-  } finally {
-    // Before anything else happens: as long as the pipe is open, the guest may be standing.
-    if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
+/** Opens the input and says what of it will be lost, before a byte is written. */
+function plan(): Planned {
+  feed = openFeed(task.input);
+  if (feed.keptPages === 0) {
+    throw new VmcorralError('CORRUPT', `${task.input.path} holds no memory`, {
+      hint: 'the dump was made of nothing; capture again',
+      facts: { path: task.input.path },
+    });
   }
+  return { kind: 'planned', losses: writerOf(task.format).losses(feed) };
+}
+
+function convert(): Written {
+  if (feed === undefined) throw new VmcorralError('INTERNAL', 'nothing was opened');
+  try {
+    return new Conversion(feed).run();
+  } finally {
+    closeFeed();
+  }
+}
+
+/** Before anything else happens: as long as the pipe is open, the guest may be standing. */
+function closeFeed(): void {
+  feed?.close();
+  feed = undefined;
+  if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
 }
 
 function openFeed(input: CoordinatorInput): PageFeed {
@@ -58,7 +88,9 @@ function openFeed(input: CoordinatorInput): PageFeed {
 
 class Conversion {
   readonly #feed: PageFeed;
-  readonly #writer: KdumpWriter;
+  readonly #target: Target;
+  readonly #writer: DumpWriter;
+  readonly #contiguous = writerOf(task.format).contiguous;
   readonly #batches = new BatchList();
   /** Of each slot in flight. */
   readonly #inFlight: Batch[];
@@ -68,16 +100,11 @@ class Conversion {
   constructor(feed: PageFeed) {
     // Opening a large image takes a while; from here on the output is written.
     if (slots.aborted) throw cancelled();
-    if (feed.keptPages === 0) {
-      throw new VmcorralError('CORRUPT', `${task.input.path} holds no memory`, {
-        hint: 'the dump was made of nothing; capture again',
-        facts: { path: task.input.path },
-      });
-    }
     this.#feed = feed;
     slots.pageSize = feed.pageSize;
     this.#inFlight = slots.slots.map(() => ({ firstPage: 0, firstIndex: 0, pageCount: 0 }));
-    this.#writer = new KdumpWriter(task.outputFd, { ...factsOf(feed), compression: task.compression });
+    this.#target = openTarget(task.output, task.format, () => slots.aborted);
+    this.#writer = this.#target.open(feed, task.compression);
   }
 
   run(): Written {
@@ -90,7 +117,7 @@ class Conversion {
       if (sequence >= count) this.#writeOut(sequence - count);
       const slot = slots.of(sequence);
       const batch = this.#inFlight[sequence % count]!;
-      if (!this.#feed.fill(slot.input, batch, onKept)) break;
+      if (!this.#feed.fill(slot.input, batch, onKept, this.#contiguous)) break;
       slot.results[0] = batch.pageCount;
       slots.publish(sequence);
       this.#pagesDone += batch.pageCount;
@@ -105,7 +132,7 @@ class Conversion {
     if (!slots.waitDone(sequence)) throw cancelled();
     const { sizes, output, results } = slots.of(sequence);
     const { firstPage, firstIndex, pageCount } = this.#inFlight[sequence % slots.slots.length]!;
-    this.#writer.append(firstIndex, pageCount, sizes, output, results[1]!);
+    this.#writer.append(firstPage, firstIndex, pageCount, sizes, output, results[1]!);
     for (let i = 0; i < pageCount; i++) if (sizes[i] === ZERO_PAGE) this.#zeroPages++;
     this.#batches.push(firstPage, pageCount, results[2]!);
   }
@@ -116,7 +143,6 @@ class Conversion {
       throw new VmcorralError('INTERNAL', `${this.#pagesDone} pages came, ${keptPages} were announced`);
     }
     const outputBytes = this.#writer.finish();
-    fs.fsyncSync(task.outputFd);
     return {
       kind: 'written',
       pages: {
@@ -126,19 +152,20 @@ class Conversion {
         excluded: ramPages - keptPages,
         written: keptPages - this.#zeroPages,
       },
-      noteCount: notes.length,
+      hasVmcoreinfo: notes.some(({ owner }) => owner === 'VMCOREINFO'),
       inputBytes,
       outputBytes,
+      sha256: this.#target.close(),
       warnings,
       batches: this.#batches.share(),
+      expected: this.#writer.expected,
     };
   }
 }
 
-function factsOf({ machine, pageSize, notes, ram, keptPages, level }: PageFeed) {
-  return { machine, pageSize, notes, ram, keptPages, level };
-}
-
-function digest({ pages, noteCount, outputBytes }: Written): string {
-  return digestFile(task.outputPath, { pages: pages.ram, notes: noteCount, outputBytes }, slots);
+function digest({ outputBytes, expected }: Written): readonly string[] {
+  if (task.output.kind === 'pipe') throw new VmcorralError('INTERNAL', 'a pipe was digested while it was written');
+  const [first = '', ...companions] = task.output.paths;
+  checkImage(first, { companions, map: expected.map }, expected);
+  return task.output.paths.map((path, i) => sha256Of(path, outputBytes[i]!, slots));
 }

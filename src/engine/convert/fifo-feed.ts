@@ -63,10 +63,20 @@ export class FifoFeed implements PageFeed {
     if (segments.incomplete) this.warnings.push('the input is marked incomplete: its writer ran out of space');
   }
 
+  eachKeptRun(visit: (firstPage: number, pageCount: number) => void): void {
+    for (const { firstPage, pageCount } of this.#index.runs) visit(firstPage, pageCount);
+  }
+
+  /** The page tables have not come yet. */
+  kernelMaps(): undefined {
+    return undefined;
+  }
+
   get inputBytes(): number {
     return this.#stream.position;
   }
 
+  /** Batches never have gaps. */
   fill(into: Uint8Array, batch: Batch, onKept: (firstPage: number, pageCount: number) => void): boolean {
     if (this.#next === this.#order.length) {
       this.#readTrailer();
@@ -136,11 +146,11 @@ export class FifoFeed implements PageFeed {
 /** How many kept pages lie below a page. */
 class PageIndex {
   readonly pages: number;
-  readonly #runs: readonly PageRun[];
+  readonly runs: readonly PageRun[];
   readonly #before: Float64Array;
 
   constructor(runs: readonly PageRun[]) {
-    this.#runs = runs;
+    this.runs = runs;
     this.#before = new Float64Array(runs.length);
     let sum = 0;
     for (const [i, run] of runs.entries()) {
@@ -153,13 +163,13 @@ class PageIndex {
   /** Of a page that is kept. */
   indexOf(page: number): number {
     let low = 0;
-    let high = this.#runs.length - 1;
+    let high = this.runs.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if (this.#runs[middle]!.firstPage <= page) low = middle;
+      if (this.runs[middle]!.firstPage <= page) low = middle;
       else high = middle - 1;
     }
-    return this.#before[low]! + page - this.#runs[low]!.firstPage;
+    return this.#before[low]! + page - this.runs[low]!.firstPage;
   }
 }
 

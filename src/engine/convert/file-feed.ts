@@ -3,9 +3,11 @@
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
 import { type OpenOptions, openImage } from '../formats/registry.js';
+import type { KernelMaps } from '../image/kernel-maps.js';
 import { type Machine, type MemoryImage, type Note, PageState } from '../image/memory-image.js';
 import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
-import { findVmcoreinfo } from '../linux/find-kernel.js';
+import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
+import { kernelMapsOf } from '../linux/kernel-maps.js';
 import { highestIsFirmware } from './firmware.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
@@ -23,6 +25,7 @@ export class FileFeed implements PageFeed {
   readonly inputBytes: number;
   readonly warnings: readonly string[];
   readonly #image: MemoryImage;
+  readonly #found: FoundVmcoreinfo | undefined;
   readonly #states = new Uint8Array(STATES_WINDOW);
   #windowStart = 0;
   #windowSize = 0;
@@ -38,7 +41,8 @@ export class FileFeed implements PageFeed {
       assertWhole(image, path);
       this.machine = image.machine;
       this.pageSize = image.pageSize;
-      this.notes = notesOf(image);
+      this.#found = findVmcoreinfo(image).found;
+      this.notes = notesOf(image, this.#found);
       this.level = image.level;
       const firmware = highestIsFirmware(image.ranges);
       this.ram = pageRuns(
@@ -58,17 +62,44 @@ export class FileFeed implements PageFeed {
 
   #countKept(): number {
     let kept = 0;
-    for (const { firstPage, pageCount } of this.ram) {
-      for (let page = firstPage; page < firstPage + pageCount; page += STATES_WINDOW) {
-        const states = this.#states.subarray(0, Math.min(STATES_WINDOW, firstPage + pageCount - page));
-        this.#image.states(page, states);
-        for (let i = 0; i < states.length; i++) if (isKept(states[i]!)) kept++;
-      }
-    }
+    this.eachKeptRun((_, pageCount) => {
+      kept += pageCount;
+    });
     return kept;
   }
 
-  fill(into: Uint8Array, batch: Batch, onKept: (firstPage: number, pageCount: number) => void): boolean {
+  eachKeptRun(visit: (firstPage: number, pageCount: number) => void): void {
+    const window = new Uint8Array(STATES_WINDOW);
+    let start = 0;
+    let length = 0;
+    for (const { firstPage, pageCount } of this.ram) {
+      for (let page = firstPage; page < firstPage + pageCount; page += STATES_WINDOW) {
+        const states = window.subarray(0, Math.min(STATES_WINDOW, firstPage + pageCount - page));
+        this.#image.states(page, states);
+        for (let i = 0; i < states.length; i++) {
+          if (!isKept(states[i]!)) continue;
+          if (length === 0 || start + length !== page + i) {
+            if (length > 0) visit(start, length);
+            start = page + i;
+            length = 0;
+          }
+          length++;
+        }
+      }
+    }
+    if (length > 0) visit(start, length);
+  }
+
+  kernelMaps(): KernelMaps | undefined {
+    return this.#found === undefined ? undefined : kernelMapsOf(this.#image, this.#found);
+  }
+
+  fill(
+    into: Uint8Array,
+    batch: Batch,
+    onKept: (firstPage: number, pageCount: number) => void,
+    contiguous: boolean,
+  ): boolean {
     const capacity = into.length / this.pageSize;
     batch.pageCount = 0;
     batch.firstIndex = this.#index;
@@ -76,6 +107,7 @@ export class FileFeed implements PageFeed {
       const count = this.#nextRun(capacity - batch.pageCount);
       if (count === 0) break;
       if (batch.pageCount === 0) batch.firstPage = this.#page;
+      else if (contiguous && this.#page !== batch.firstPage + batch.pageCount) break;
       const at = batch.pageCount * this.pageSize;
       this.#image.read(this.#page * this.pageSize, into.subarray(at, at + count * this.pageSize));
       onKept(this.#page, count);
@@ -149,8 +181,7 @@ function assertWhole(image: MemoryImage, path: string): void {
  * The image's notes, and VMCOREINFO among them also where the hypervisor could not put it there: most guests lack the
  * device or its driver, but makedumpfile and drgn open nothing without it. Only a proven one is taken.
  */
-function notesOf(image: MemoryImage): readonly Note[] {
-  const { found } = findVmcoreinfo(image);
+function notesOf(image: MemoryImage, found: FoundVmcoreinfo | undefined): readonly Note[] {
   if (found?.source !== 'memory' || found.kernel === undefined) return image.notes;
   const others = image.notes.filter(({ owner }) => owner !== 'VMCOREINFO');
   return [...others, { owner: 'VMCOREINFO', type: 0, desc: Buffer.from(found.info.text, 'latin1') }];

@@ -3,6 +3,7 @@
 import koffi from 'koffi';
 
 const POLLIN = 1;
+const POLLOUT = 4;
 const POLLHUP = 16;
 /** linux/fcntl.h; a larger one than /proc/sys/fs/pipe-max-size (1 MiB) needs CAP_SYS_RESOURCE. */
 const F_SETPIPE_SZ = 1031;
@@ -32,6 +33,15 @@ export function pollPipe(fd: number, timeoutMs: number): 'data' | 'closed' | 'no
   const events = pollfd[3]!;
   if ((events & POLLIN) !== 0) return 'data';
   return (events & POLLHUP) !== 0 ? 'closed' : 'nothing';
+}
+
+/** Waits until a pipe takes bytes, its reader is gone, or the time runs out. */
+export function waitWritable(fd: number, timeoutMs: number): void {
+  pollfd[0] = fd & 0xffff;
+  pollfd[1] = fd >>> 16;
+  pollfd[2] = POLLOUT;
+  pollfd[3] = 0;
+  poll(pollfdAddress, 1, timeoutMs);
 }
 
 /** Fewer, larger reads and writes. Best effort: a pipe of 64 KiB works too. */

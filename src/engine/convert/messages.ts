@@ -5,6 +5,8 @@ import type { Compression } from '../../model/capture.js';
 import { type ErrorRecord, toVmcorralError } from '../../model/errors.js';
 import type { PageCounts } from '../../model/manifest.js';
 import type { OpenChoices } from '../formats/format.js';
+import type { Expected } from '../formats/writer.js';
+import type { OutputFormat } from '../formats/writers.js';
 import type { Batches } from './batches.js';
 import type { SharedMemory } from './slots.js';
 
@@ -21,7 +23,7 @@ export interface EndMessage {
 /** To a page worker. */
 export type WorkerMessage =
   | { readonly kind: 'compress' }
-  | { readonly kind: 'verify'; readonly path: string; readonly batches: Batches }
+  | { readonly kind: 'verify'; readonly path: string; readonly open: OpenChoices; readonly batches: Batches }
   | EndMessage;
 
 export type CoordinatorInput =
@@ -36,36 +38,55 @@ export type CoordinatorInput =
       readonly stallSeconds: number;
     };
 
+/** Descriptors belong to convertImage. */
+export type CoordinatorOutput =
+  /** New files, open for reading and writing; several for the parts of a split dump. */
+  | { readonly kind: 'files'; readonly fds: readonly number[]; readonly paths: readonly string[] }
+  | { readonly kind: 'pipe'; readonly fd: number; readonly name: string };
+
 export interface CoordinatorTask extends WorkerTask {
   readonly input: CoordinatorInput;
-  /** The new file, open for reading and writing; belongs to convertImage. */
-  readonly outputFd: number;
-  readonly outputPath: string;
+  readonly output: CoordinatorOutput;
+  readonly format: OutputFormat;
 }
 
-/** To the coordinator. */
+/** To the coordinator, in this order. */
 export type CoordinatorMessage =
+  | { readonly kind: 'open' }
   | { readonly kind: 'convert' }
   | { readonly kind: 'digest'; readonly written: Written }
   | EndMessage;
 
-/** The whole file is on the disk, not yet verified. */
+/** The input is open, nothing is written yet. */
+export interface Planned {
+  readonly kind: 'planned';
+  /** What of the input the output can't hold. */
+  readonly losses: readonly string[];
+}
+
+/** All bytes are out, and on the disk if they go there; not yet verified. */
 export interface Written {
   readonly kind: 'written';
   readonly pages: PageCounts;
-  readonly noteCount: number;
+  readonly hasVmcoreinfo: boolean;
   readonly inputBytes: number;
-  readonly outputBytes: number;
+  /** Of each file. */
+  readonly outputBytes: readonly number[];
+  /** Of a pipe: taken while it was written. */
+  readonly sha256: string | undefined;
   readonly warnings: readonly string[];
   readonly batches: Batches;
+  /** What a reader must find in the output. */
+  readonly expected: Expected;
 }
 
 /** From a thread. */
 export type ThreadReport =
+  | Planned
   | Written
   | { readonly kind: 'reading' }
   | { readonly kind: 'idle' }
-  | { readonly kind: 'digested'; readonly sha256: string }
+  | { readonly kind: 'digested'; readonly sha256: readonly string[] }
   | { readonly kind: 'failed'; readonly error: ErrorRecord };
 
 export function postFailure(port: MessagePort, error: unknown): void {

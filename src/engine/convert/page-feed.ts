@@ -1,7 +1,6 @@
 /** Where a conversion's pages come from, batch by batch. */
 
-import type { Machine, Note } from '../image/memory-image.js';
-import type { PageRun } from '../image/ranges.js';
+import type { DumpFacts } from '../formats/writer.js';
 
 /** One batch, filled in by `fill`; the object is used again and again. */
 export interface Batch {
@@ -11,23 +10,21 @@ export interface Batch {
   pageCount: number;
 }
 
-export interface PageFeed {
-  readonly machine: Machine;
-  readonly pageSize: number;
-  readonly notes: readonly Note[];
-  readonly level: number;
-  /** All RAM; sorted, disjoint. */
-  readonly ram: readonly PageRun[];
-  readonly ramPages: number;
-  readonly keptPages: number;
+export interface PageFeed extends DumpFacts {
   /** Bytes of the input so far; of the whole input in the end. */
   readonly inputBytes: number;
   readonly warnings: readonly string[];
   /**
    * Fills `into` (a multiple of the page size) with the next kept pages and calls `onKept` for their runs.
+   * @param contiguous the batch ends where the next kept page does not follow
    * @returns false at the end
    * @throws TRUNCATED, CORRUPT, TIMEOUT, CANCELLED
    */
-  fill(into: Uint8Array, batch: Batch, onKept: (firstPage: number, pageCount: number) => void): boolean;
+  fill(
+    into: Uint8Array,
+    batch: Batch,
+    onKept: (firstPage: number, pageCount: number) => void,
+    contiguous: boolean,
+  ): boolean;
   close(): void;
 }

@@ -20,7 +20,7 @@ parentPort!.on('message', (message: WorkerMessage) => {
     return;
   }
   try {
-    if (message.kind === 'verify') verifyBatches(message.path, message.batches, slots);
+    if (message.kind === 'verify') verifyBatches(message.path, message.open, message.batches, slots);
     else compressSlots();
     parentPort!.postMessage({ kind: 'idle' });
   } catch (error) {

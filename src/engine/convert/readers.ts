@@ -3,6 +3,8 @@
  * 13.1 on 6.1 guests.
  */
 
+import type { Compression } from '../../model/capture.js';
+import type { OutputFormat } from '../formats/writers.js';
 import type { MemoryImage } from '../image/memory-image.js';
 import { Vmcoreinfo } from '../linux/vmcoreinfo.js';
 
@@ -20,7 +22,15 @@ export function readersOf(image: MemoryImage): Reader[] {
   const remark = incomplete ? 'the file is incomplete' : '';
   if (image.format.startsWith('vmware')) return vmwareReaders(remark);
   if (image.format === 'xen-core') return xenReaders(remark);
-  return image.format === 'elf' ? elfReaders(hasVmcoreinfo, remark) : kdumpReaders(image, hasVmcoreinfo, remark);
+  return image.format === 'elf'
+    ? elfReaders(hasVmcoreinfo, remark)
+    : kdumpReaders(String(image.facts.compression ?? 'zlib'), hasVmcoreinfo, remark);
+}
+
+/** Of what a conversion writes. */
+export function readersOfOutput(format: OutputFormat, compression: Compression, hasVmcoreinfo: boolean): Reader[] {
+  if (format === 'elf') return elfReaders(hasVmcoreinfo, '');
+  return kdumpReaders(compression, hasVmcoreinfo, '');
 }
 
 function elfReaders(hasVmcoreinfo: boolean, remark: string): Reader[] {
@@ -63,8 +73,7 @@ const MAKEDUMPFILE_REMARKS: Readonly<Record<string, string>> = {
   zstd: 'if built with zstd',
 };
 
-function kdumpReaders(image: MemoryImage, hasVmcoreinfo: boolean, remark: string): Reader[] {
-  const compression = String(image.facts.compression ?? 'zlib');
+function kdumpReaders(compression: string, hasVmcoreinfo: boolean, remark: string): Reader[] {
   const needsNote = 'needs VMCOREINFO in the notes';
   return [
     { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux' },

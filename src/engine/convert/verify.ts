@@ -4,7 +4,9 @@ import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
 import { Crc32 } from '../codec/crc32.js';
+import type { OpenChoices } from '../formats/format.js';
 import { openImage } from '../formats/registry.js';
+import type { Expected } from '../formats/writer.js';
 import { type MemoryImage, PageState } from '../image/memory-image.js';
 import { pageLimit, pageRuns, totalPages } from '../image/ranges.js';
 import type { Batches } from './batches.js';
@@ -23,11 +25,11 @@ const STATES_WINDOW = 4096;
  * Takes batches until none is left.
  * @throws CORRUPT where a page of the output is not what was fed; CANCELLED
  */
-export function verifyBatches(path: string, batches: Batches, slots: Slots): void {
+export function verifyBatches(path: string, open: OpenChoices, batches: Batches, slots: Slots): void {
   const firstPage = new Float64Array(batches.firstPage);
   const pageCount = new Uint32Array(batches.pageCount);
   const crc = new Uint32Array(batches.crc);
-  const image = openImage(path);
+  const image = openImage(path, open);
   try {
     const checker = new BatchChecker(image);
     for (;;) {
@@ -110,30 +112,23 @@ function keptRunLength(states: Uint8Array, at: number): number {
   return limit - at;
 }
 
-/**
- * Checks what stands around the pages, and takes the file's digest.
- * @returns SHA-256, lower-case hex
- */
-export function digestFile(
-  path: string,
-  expected: { readonly pages: number; readonly notes: number; readonly outputBytes: number },
-  slots: Slots,
-): string {
-  const image = openImage(path);
+/** Checks what stands around the pages. @throws CORRUPT */
+export function checkImage(path: string, open: OpenChoices, { ramPages, notes }: Expected): void {
+  const image = openImage(path, open);
   try {
     const pages = totalPages(pageRuns(image.ranges, image.pageSize));
-    if (pages !== expected.pages || image.notes.length !== expected.notes) {
+    if (pages !== ramPages || image.notes.length !== notes) {
       throw new VmcorralError('CORRUPT', 'the written dump has other RAM or notes than its input', {
-        facts: { path, pages, expectedPages: expected.pages, notes: image.notes.length, expectedNotes: expected.notes },
+        facts: { path, pages, expectedPages: ramPages, notes: image.notes.length, expectedNotes: notes },
       });
     }
   } finally {
     image.close();
   }
-  return sha256Of(path, expected.outputBytes, slots);
 }
 
-function sha256Of(path: string, sizeBytes: number, slots: Slots): string {
+/** @returns SHA-256 of a file, lower-case hex */
+export function sha256Of(path: string, sizeBytes: number, slots: Slots): string {
   const hash = crypto.createHash('sha256');
   const buffer = new Uint8Array(SLOT_BYTES);
   const fd = fs.openSync(path, 'r');

@@ -1,19 +1,21 @@
-/** Sets runs of bits in a bitmap of a file, through one window. */
+/** Sets runs of bits in a bitmap of an output, through one window. */
 
-import fs from 'node:fs';
+import type { Output } from '../output.js';
 
 const WINDOW_BYTES = 64 << 10;
 
 export class BitmapWriter {
-  readonly #fd: number;
+  readonly #output: Output;
   readonly #offset: number;
   readonly #sizeBytes: number;
   readonly #window = new Uint8Array(WINDOW_BYTES);
   #windowIndex = -1;
+  /** Windows below it may have bits already. */
+  #windowLimit = 0;
 
-  /** @param sizeBytes of the bitmap, which stands in the file already (as a hole, that is: zero) */
-  constructor(fd: number, offset: number, sizeBytes: number) {
-    this.#fd = fd;
+  /** @param sizeBytes of the bitmap; bits that are never set read as zero */
+  constructor(output: Output, offset: number, sizeBytes: number) {
+    this.#output = output;
     this.#offset = offset;
     this.#sizeBytes = sizeBytes;
   }
@@ -33,23 +35,18 @@ export class BitmapWriter {
     if (this.#windowIndex < 0) return;
     const start = this.#windowIndex * WINDOW_BYTES;
     const length = Math.min(WINDOW_BYTES, this.#sizeBytes - start);
-    for (let done = 0; done < length; ) {
-      done += fs.writeSync(this.#fd, this.#window, done, length - done, this.#offset + start + done);
-    }
+    this.#output.write(this.#offset + start, this.#window, 0, length);
   }
 
-  /** Runs may come in any order: what a window held before is read back. */
+  /** Runs may come in any order where the output can be read: what a window held before is read back. */
   #moveTo(window: number): void {
     this.flush();
     this.#window.fill(0);
     const start = window * WINDOW_BYTES;
     const length = Math.min(WINDOW_BYTES, this.#sizeBytes - start);
-    for (let done = 0; done < length; ) {
-      const got = fs.readSync(this.#fd, this.#window, done, length - done, this.#offset + start + done);
-      if (got === 0) break;
-      done += got;
-    }
+    if (window < this.#windowLimit) this.#output.read(this.#offset + start, this.#window, 0, length);
     this.#windowIndex = window;
+    this.#windowLimit = Math.max(this.#windowLimit, window + 1);
   }
 }
 

@@ -1,13 +1,13 @@
 /** Writes page descriptors into their table; neighbours are collected and written together. */
 
-import fs from 'node:fs';
+import type { Output } from '../output.js';
 import { DESCRIPTOR_BYTES } from './layout.js';
 
 const PER_BUFFER = 32768;
 const WORDS = DESCRIPTOR_BYTES / 4;
 
 export class DescriptorWriter {
-  readonly #fd: number;
+  readonly #output: Output;
   readonly #offset: number;
   readonly #compressedFlags: number;
   readonly #words = new Uint32Array(PER_BUFFER * WORDS);
@@ -16,8 +16,8 @@ export class DescriptorWriter {
   #count = 0;
 
   /** @param compressedFlags of pages that are not plain */
-  constructor(fd: number, offset: number, compressedFlags: number) {
-    this.#fd = fd;
+  constructor(output: Output, offset: number, compressedFlags: number) {
+    this.#output = output;
     this.#offset = offset;
     this.#compressedFlags = compressedFlags;
   }
@@ -40,10 +40,7 @@ export class DescriptorWriter {
 
   flush(): void {
     const position = this.#offset + this.#first * DESCRIPTOR_BYTES;
-    const length = this.#count * DESCRIPTOR_BYTES;
-    for (let done = 0; done < length; ) {
-      done += fs.writeSync(this.#fd, this.#bytes, done, length - done, position + done);
-    }
+    if (this.#count > 0) this.#output.write(position, this.#bytes, 0, this.#count * DESCRIPTOR_BYTES);
     this.#count = 0;
   }
 }

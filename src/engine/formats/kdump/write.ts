@@ -3,13 +3,13 @@
  * room that was reserved. Memory: two bitmap windows and two buffers, whatever the size of the guest.
  */
 
-import fs from 'node:fs';
 import type { Compression } from '../../../model/capture.js';
 import { VmcorralError } from '../../../model/errors.js';
 import { buildNotes, descOffset, NT_PRSTATUS, vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
-import type { Machine, Note } from '../../image/memory-image.js';
-import type { PageRun } from '../../image/ranges.js';
-import { pageLimit, totalPages } from '../../image/ranges.js';
+import type { Machine } from '../../image/memory-image.js';
+import { pageLimit } from '../../image/ranges.js';
+import { type Output, ZERO_PAGE } from '../output.js';
+import type { DumpFacts, DumpWriter, Expected } from '../writer.js';
 import { BitmapWriter } from './bitmap-writer.js';
 import { DescriptorWriter } from './descriptor-writer.js';
 import {
@@ -23,37 +23,26 @@ import {
   STATUS_COMPRESSION,
 } from './layout.js';
 
-export interface KdumpFacts {
-  readonly machine: Machine;
-  readonly pageSize: number;
-  readonly notes: readonly Note[];
-  /** All RAM; sorted, disjoint. */
-  readonly ram: readonly PageRun[];
-  /** Pages that will be kept: their descriptors get that much room. */
+/** Of a file that holds the pages of one part of the address space only. */
+export interface KdumpPart {
+  readonly startPage: number;
+  /** Exclusive. */
+  readonly endPage: number;
   readonly keptPages: number;
-  readonly compression: Compression;
-  /** Dump level of the input. */
-  readonly level: number;
 }
 
-/** A page's entry among the results: compressed sizes are in between. */
-export const ZERO_PAGE = 0;
-
-export class KdumpWriter {
-  /** Of the shared page of zeros. */
-  readonly zeroOffset: number;
-  readonly #fd: number;
-  readonly #facts: KdumpFacts;
+export class KdumpWriter implements DumpWriter {
+  readonly expected: Expected;
+  readonly #output: Output;
+  readonly #facts: DumpFacts;
+  readonly #keptPages: number;
   readonly #kept: BitmapWriter;
   readonly #descriptors: DescriptorWriter;
+  /** Of the shared page of zeros. */
+  readonly #zeroOffset: number;
   #dataOffset: number;
 
-  /**
-   * Writes everything that is known before the data.
-   * @param fd a new, empty file, open for reading and writing; stays the caller's
-   * @throws UNSUPPORTED when the guest is too large for the format's index
-   */
-  constructor(fd: number, facts: KdumpFacts) {
+  constructor(output: Output, facts: DumpFacts, compression: Compression, part?: KdumpPart) {
     const limit = pageLimit(facts.ram);
     if (facts.machine === 'i386' || facts.machine === 'arm') {
       throw new VmcorralError(
@@ -74,27 +63,38 @@ export class KdumpWriter {
         },
       );
     }
-    this.#fd = fd;
+    this.#output = output;
     this.#facts = facts;
+    this.#keptPages = part?.keptPages ?? facts.keptPages;
+    const { pageSize } = facts;
     const notes = buildNotes(facts.notes);
-    const subBlocks = Math.ceil((KdumpSubHeader.size + notes.length) / facts.pageSize);
-    const bitmapOffset = (1 + subBlocks) * facts.pageSize;
-    const bitmapSize = bitmapBytes(limit, facts.pageSize);
+    const subBlocks = Math.ceil((KdumpSubHeader.size + notes.length) / pageSize);
+    const bitmapOffset = (1 + subBlocks) * pageSize;
+    const bitmapSize = bitmapBytes(limit, pageSize);
     const descriptorsOffset = bitmapOffset + 2 * bitmapSize;
-    this.zeroOffset = descriptorsOffset + facts.keptPages * DESCRIPTOR_BYTES;
-    this.#dataOffset = this.zeroOffset + facts.pageSize;
+    this.#zeroOffset = descriptorsOffset + this.#keptPages * DESCRIPTOR_BYTES;
+    this.#dataOffset = this.#zeroOffset + pageSize;
     // Sparse up to the data: bitmaps and descriptors that are never touched read as zero.
-    fs.ftruncateSync(fd, this.#dataOffset);
-    this.#writeHeaders(notes, subBlocks, (2 * bitmapSize) / facts.pageSize, limit);
-    const ram = new BitmapWriter(fd, bitmapOffset, bitmapSize);
+    output.reserve(this.#dataOffset);
+    this.#writeHeaders(notes, subBlocks, (2 * bitmapSize) / pageSize, limit, compression, part);
+    output.write(this.#zeroOffset, new Uint8Array(pageSize), 0, pageSize);
+    const ram = new BitmapWriter(output, bitmapOffset, bitmapSize);
     for (const run of facts.ram) ram.setRun(run.firstPage, run.pageCount);
     ram.flush();
-    this.#kept = new BitmapWriter(fd, bitmapOffset + bitmapSize, bitmapSize);
-    this.#descriptors = new DescriptorWriter(fd, descriptorsOffset, STATUS_COMPRESSION[facts.compression]);
+    this.#kept = new BitmapWriter(output, bitmapOffset + bitmapSize, bitmapSize);
+    this.#descriptors = new DescriptorWriter(output, descriptorsOffset, STATUS_COMPRESSION[compression]);
+    this.expected = { ramPages: facts.ramPages, notes: facts.notes.length, map: undefined };
   }
 
-  #writeHeaders(notes: Uint8Array, subBlocks: number, bitmapBlocks: number, limit: number): void {
-    const { machine, pageSize, ram, keptPages, compression, level } = this.#facts;
+  #writeHeaders(
+    notes: Uint8Array,
+    subBlocks: number,
+    bitmapBlocks: number,
+    limit: number,
+    compression: Compression,
+    part: KdumpPart | undefined,
+  ): void {
+    const { machine, pageSize, ram, ramPages, level } = this.#facts;
     const bytes = new Uint8Array((1 + subBlocks) * pageSize);
     const view = new DataView(bytes.buffer);
     const vmcoreinfo = vmcoreinfoText(this.#facts.notes);
@@ -111,8 +111,8 @@ export class KdumpWriter {
       subHeaderSize: subBlocks,
       bitmapBlocks,
       maxMapnr: Math.min(limit, 0xffffffff),
-      totalRamBlocks: Math.min(totalPages(ram), 0xffffffff),
-      writtenBlocks: Math.min(keptPages, 0xffffffff),
+      totalRamBlocks: Math.min(ramPages, 0xffffffff),
+      writtenBlocks: Math.min(this.#keptPages, 0xffffffff),
       nrCpus: this.#facts.notes.filter(({ owner, type }) => owner === 'CORE' && type === NT_PRSTATUS).length,
     });
     // The signature fills its field, without a NUL.
@@ -123,8 +123,11 @@ export class KdumpWriter {
       physBase: physBaseOf(machine, vmcoreinfo, (ram[0]?.firstPage ?? 0) * pageSize),
       // Zero pages share one block: that is what level 1 means in this format.
       dumpLevel: level | 1,
-      endPfn: limit,
-      endPfn64: limit,
+      split: part === undefined ? 0 : 1,
+      startPfn: part?.startPage ?? 0,
+      startPfn64: part?.startPage ?? 0,
+      endPfn: part?.endPage ?? limit,
+      endPfn64: part?.endPage ?? limit,
       maxMapnr64: limit,
       ...(notes.length === 0 ? {} : { offsetNote: notesOffset, sizeNote: notes.length }),
       ...(textOffset === undefined
@@ -132,44 +135,36 @@ export class KdumpWriter {
         : { offsetVmcoreinfo: notesOffset + textOffset, sizeVmcoreinfo: vmcoreinfo!.length }),
     });
     bytes.set(notes, notesOffset);
-    writeFully(this.#fd, bytes, 0, bytes.length, 0);
+    this.#output.write(0, bytes, 0, bytes.length);
   }
 
-  /** Pages of the image that are kept; in any order, each once. */
   markKept(firstPage: number, pageCount: number): void {
     this.#kept.setRun(firstPage, pageCount);
   }
 
-  /**
-   * Appends pages with neighbouring descriptors.
-   * @param firstIndex descriptor of the first: how many kept pages have lower addresses
-   * @param sizes      bytes of each page in `data`; ZERO_PAGE, or the page size for one stored plain
-   * @param data       the pages' bytes, one behind the other; borrowed
-   */
-  append(firstIndex: number, count: number, sizes: Uint32Array, data: Uint8Array, dataSize: number): void {
+  append(_page: number, firstIndex: number, count: number, sizes: Uint32Array, data: Uint8Array, size: number): void {
     const { pageSize } = this.#facts;
-    if (firstIndex + count > this.#facts.keptPages) {
+    if (firstIndex + count > this.#keptPages) {
       throw new VmcorralError('INTERNAL', 'more pages came than the image announced');
     }
     let offset = this.#dataOffset;
     for (let i = 0; i < count; i++) {
-      const size = sizes[i]!;
-      if (size === ZERO_PAGE) {
-        this.#descriptors.put(firstIndex + i, this.zeroOffset, pageSize, true);
+      const pageBytes = sizes[i]!;
+      if (pageBytes === ZERO_PAGE) {
+        this.#descriptors.put(firstIndex + i, this.#zeroOffset, pageSize, true);
       } else {
-        this.#descriptors.put(firstIndex + i, offset, size, size === pageSize);
-        offset += size;
+        this.#descriptors.put(firstIndex + i, offset, pageBytes, pageBytes === pageSize);
+        offset += pageBytes;
       }
     }
-    if (dataSize > 0) writeFully(this.#fd, data, 0, dataSize, this.#dataOffset);
-    this.#dataOffset += dataSize;
+    if (size > 0) this.#output.write(this.#dataOffset, data, 0, size);
+    this.#dataOffset += size;
   }
 
-  /** Writes what is still buffered. @returns bytes of the file */
-  finish(): number {
+  finish(): number[] {
     this.#kept.flush();
     this.#descriptors.flush();
-    return this.#dataOffset;
+    return [this.#output.finish(this.#dataOffset)];
   }
 }
 
@@ -181,8 +176,4 @@ function physBaseOf(machine: Machine, vmcoreinfo: string | undefined, ramStart: 
   const text = vmcoreinfo === undefined ? undefined : vmcoreinfoValue(vmcoreinfo, 'NUMBER(phys_base)');
   if (text !== undefined && /^-?\d{1,19}$/.test(text)) return BigInt.asIntN(64, BigInt(text));
   return machine === 'aarch64' ? BigInt(ramStart) : 0n;
-}
-
-export function writeFully(fd: number, bytes: Uint8Array, at: number, length: number, position: number): void {
-  for (let done = 0; done < length; ) done += fs.writeSync(fd, bytes, at + done, length - done, position + done);
 }
