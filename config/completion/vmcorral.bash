@@ -4,7 +4,7 @@ _vmcorral() {
   case $before in
     --compression) COMPREPLY=($(compgen -W 'zlib lzo snappy zstd none' -- "$word")); return ;;
     --after) COMPREPLY=($(compgen -W 'leave resume reset destroy' -- "$word")); return ;;
-    --config|--file|--guest|--limit|--map|--max-pause|--reason|--scope|--scratch|--since|--to|--with) COMPREPLY=(); return ;;
+    --config|--file|--guest|--level|--limit|--map|--max-pause|--reason|--scope|--scratch|--since|--to|--with) COMPREPLY=(); return ;;
   esac
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "${verb:+$verb }${COMP_WORDS[i]}" in
@@ -19,7 +19,7 @@ _vmcorral() {
     'serve') list='--config --help --json --no-color --verbose' ;;
     'guests') list='--config --help --json --no-color --verbose' ;;
     'doctor') list='--config --help --json --no-color --verbose' ;;
-    'capture') list='--after --compression --config --help --json --live --max-pause --no-color --no-wait --reason --to --verbose --yes' ;;
+    'capture') list='--after --compression --config --help --json --level --live --max-pause --no-color --no-wait --reason --to --verbose --yes' ;;
     'jobs') list='--all --config --follow --help --json --limit --no-color --verbose' ;;
     'cancel') list='--config --help --json --no-color --verbose' ;;
     'dumps') list='--config --guest --help --json --limit --no-color --since --verbose' ;;
@@ -28,8 +28,8 @@ _vmcorral() {
     'fetch') list='--config --file --help --json --no-color --to --verbose' ;;
     'verify') list='--all --config --help --json --no-color --verbose' ;;
     'rm') list='--config --help --json --no-color --verbose --yes' ;;
-    'convert') list='--compression --config --force --help --json --map --no-color --scratch --verbose --with' ;;
-    'inspect') list='--config --help --json --map --no-color --scratch --verbose --with' ;;
+    'convert') list='--compression --config --force --help --json --level --map --no-color --scratch --verbose --with' ;;
+    'inspect') list='--compression --config --estimate --help --json --map --no-color --scratch --verbose --with' ;;
     'read') list='--config --help --json --map --no-color --raw --scratch --verbose --virtual --with --zero-fill' ;;
     'config') list='check show --config --help --json --no-color --verbose' ;;
     'config check') list='--config --help --json --no-color --verbose' ;;

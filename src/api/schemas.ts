@@ -22,6 +22,7 @@ export const captureBody = z.strictObject({
   target: z.string().min(1).max(1024).describe('`HOST/GUEST`, or `GUEST` where one host only has it; name or UUID'),
   reason: z.string().max(1000).exactOptional().describe('kept in the manifest'),
   compression: z.enum(COMPRESSIONS).exactOptional(),
+  level: z.int().min(0).max(31).exactOptional(),
   live: z.boolean().exactOptional().describe('read memory while the guest runs: smeared, but nearly no pause'),
   maxPauseSeconds: z
     .number()

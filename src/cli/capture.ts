@@ -12,6 +12,7 @@ import type { CliDeps } from './deps.js';
 import { dumpSummary } from './dump-report.js';
 import { followToEnd } from './follow.js';
 import type { Interrupt } from './interrupt.js';
+import { LEVEL_HELP, parseLevel } from './level-option.js';
 import { printable } from './printable.js';
 import { Progress } from './progress.js';
 import { formatPairs } from './table.js';
@@ -20,6 +21,7 @@ import { withService } from './with-service.js';
 interface CaptureFlags {
   readonly reason?: string;
   readonly compression?: Compression;
+  readonly level?: number;
   readonly live?: boolean;
   readonly maxPause?: number;
   readonly after?: AfterAction;
@@ -44,6 +46,7 @@ export function registerCapture(program: Command, deps: CliDeps): void {
     .description('take the memory of guests, convert it and ship it to the store')
     .option('--reason <text>', 'why; kept with the dump')
     .addOption(new Option('--compression <kind>', 'of the dump (default: from the config)').choices(COMPRESSIONS))
+    .option('--level <0-31>', 'which pages are left out (default: from the config; 31 as it comes)', parseLevel)
     .option('--live', 'read memory while the guest runs, where the method can: hardly a pause, but smeared')
     .option('--max-pause <seconds>', 'bring the guest back after this time, the capture fails then', parseSeconds)
     .addOption(new Option('--after <action>', 'what becomes of the guest (default: as it was)').choices(AFTER_ACTIONS))
@@ -62,9 +65,10 @@ Examples:
   $ vmcorral capture web01
   $ vmcorral capture kvm1/web01 kvm2/db07 --reason "both hang since 03:10"
   $ vmcorral capture web01 --max-pause 20 --compression zstd
+  $ vmcorral capture web01 --level 1
   $ vmcorral capture web01 --after reset --yes --no-wait
   $ vmcorral capture web01 --to ./web01.vmcore
-`;
+${LEVEL_HELP}`;
 
 function parseSeconds(text: string): number {
   const seconds = Number(text);
@@ -114,6 +118,7 @@ function requestFor(target: string, flags: CaptureFlags): CaptureRequest {
     requestedBy: loginName(),
     ...(flags.reason === undefined ? {} : { reason: flags.reason }),
     ...(flags.compression === undefined ? {} : { compression: flags.compression }),
+    ...(flags.level === undefined ? {} : { level: flags.level }),
     ...(flags.live === undefined ? {} : { live: flags.live }),
     ...(flags.maxPause === undefined ? {} : { maxPauseSeconds: flags.maxPause }),
     ...(flags.after === undefined ? {} : { after: flags.after }),

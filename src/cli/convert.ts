@@ -8,12 +8,14 @@ import type { CliDeps } from './deps.js';
 import { formatBytes } from './format.js';
 import { addInputOptions, type InputFlags, openChoices } from './input-options.js';
 import { Interrupt } from './interrupt.js';
+import { describeExcluded, describeKept, LEVEL_HELP, parseLevel } from './level-option.js';
 import { printable } from './printable.js';
 import { Progress } from './progress.js';
 import { formatPairs } from './table.js';
 
 interface ConvertFlags extends InputFlags {
   readonly compression: Compression;
+  readonly level: number;
   readonly force?: boolean;
 }
 
@@ -26,6 +28,7 @@ export function registerConvert(program: Command, deps: CliDeps): void {
     .addOption(
       new Option('--compression <method>', 'zlib opens in every reader').choices([...COMPRESSIONS]).default('zlib'),
     )
+    .addOption(new Option('-d, --level <0-31>', 'which pages are left out').argParser(parseLevel).default(1))
     .option('--force', 'replace OUT if it is there')
     .action((input: string, output: string, flags: ConvertFlags) => runConvert(input, output, flags, deps))
     .addHelpText('after', HELP);
@@ -38,7 +41,8 @@ Writes OUT.partial, reopens and compares it, then renames. Ctrl-C removes what w
 Examples:
   $ vmcorral convert core.elf web01.vmcore
   $ vmcorral convert core.elf web01.vmcore --compression zstd --force
-`;
+  $ vmcorral convert core.elf web01.vmcore -d 31
+${LEVEL_HELP}`;
 
 async function runConvert(input: string, output: string, flags: ConvertFlags, deps: CliDeps): Promise<void> {
   const { io } = deps;
@@ -50,7 +54,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     const result = await convertTo(input, out, replaces, flags, interrupt, progress);
     progress.close();
     io.result({ output: out, compression: flags.compression, ...result }, () => describeConversion(out, result));
-    if (!io.json) for (const warning of result.warnings) io.warn(warning);
+    if (!io.json) for (const warning of [...result.warnings, ...describeKept(result.filter)]) io.warn(warning);
   } finally {
     progress.close();
     interrupt.dispose();
@@ -89,6 +93,7 @@ async function convertTo(
       input: { kind: 'file', path: resolve(input), open: openChoices(flags) },
       output: target,
       compression: flags.compression,
+      level: flags.level,
       signal: interrupt.first,
       onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     });
@@ -101,7 +106,10 @@ async function convertTo(
 }
 
 /** The text of `convert`. */
-export function describeConversion(out: string, { pages, inputBytes, outputBytes, sha256 }: ConvertResult): string {
+export function describeConversion(
+  out: string,
+  { pages, filter, inputBytes, outputBytes, sha256 }: ConvertResult,
+): string {
   const ratio =
     inputBytes > 0 ? `, ${((100 * outputBytes) / inputBytes).toFixed(1)} % of ${formatBytes(inputBytes)}` : '';
   const left = pages.excluded > 0 ? `, ${pages.excluded} left out` : '';
@@ -111,6 +119,7 @@ export function describeConversion(out: string, { pages, inputBytes, outputBytes
       'pages',
       `${pages.written} written, ${pages.zero} zero${left}, of ${pages.ram} (${formatBytes(pages.pageSize)} each)`,
     ],
+    ...(filter.askedLevel > 1 ? [['left out', describeExcluded(filter, pages.pageSize) || 'nothing'] as const] : []),
     ['SHA-256', sha256],
   ])}`;
 }

@@ -2,6 +2,7 @@
 
 import { DUMP_FILE, type Manifest } from '../model/manifest.js';
 import { formatBytes, formatSeconds } from './format.js';
+import { describeExcluded, describeKept } from './level-option.js';
 import { printable } from './printable.js';
 
 /** Sentences of others (panic line, reason) are shown up to this many characters. */
@@ -15,6 +16,7 @@ export function dumpSummary(manifest: Manifest, location: string): Pairs {
     ['guest', guestName(manifest.guest)],
     ['pause', pauseText(manifest)],
     ['size', sizeText(manifest)],
+    ...levelPairs(manifest),
     ['where', printable(location, { limit: 4096 })],
     ['panic', panicText(manifest)],
     ...manifest.warnings.map((warning) => ['warning', printable(warning, { limit: SENTENCE_LIMIT })] as const),
@@ -38,6 +40,12 @@ export function dumpBytes(manifest: Manifest): number {
 export function panicText(manifest: Manifest): string {
   const message = printable(manifest.panic.message, { limit: SENTENCE_LIMIT });
   return manifest.panic.kind === 'none' ? message : `${printable(manifest.panic.kind)}: ${message}`;
+}
+
+function levelPairs({ filter, pages }: Manifest): Pairs {
+  if (filter === undefined) return [];
+  const kept = describeKept(filter).map((text) => ['warning', printable(text, { limit: SENTENCE_LIMIT })] as const);
+  return [['left out', `${describeExcluded(filter, pages.pageSize) || 'nothing'} (level ${filter.level})`], ...kept];
 }
 
 function sizeText(manifest: Manifest): string {

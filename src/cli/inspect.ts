@@ -1,7 +1,10 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
+import type { Estimate } from '../engine/convert/estimate.js';
 import { type FileInspection, ImageSession } from '../engine/convert/examine.js';
+import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import type { CliDeps } from './deps.js';
 import { SENTENCE_LIMIT } from './dump-report.js';
+import { describeEstimate } from './estimate-text.js';
 import { formatBytes, formatSeconds } from './format.js';
 import { addInputOptions, type InputFlags, openChoices, unpackProgress } from './input-options.js';
 import { Interrupt, untilAborted } from './interrupt.js';
@@ -17,7 +20,9 @@ export function registerInspect(program: Command, deps: CliDeps): void {
     .command('inspect')
     .argument('<file>', 'an image or dump of any readable format')
     .description('show what a memory image holds: format, pages, kernel, panic, who opens it')
-    .action((file: string, flags: InputFlags) => runInspect(file, flags, deps))
+    .option('--estimate', 'what memory is used for, and how large a dump would be at each level')
+    .addOption(new Option('--compression <method>', 'the estimate is for').choices([...COMPRESSIONS]).default('zlib'))
+    .action((file: string, flags: InspectFlags) => runInspect(file, flags, deps))
     .addHelpText('after', HELP);
   addInputOptions(verb);
 }
@@ -28,25 +33,42 @@ Needs neither configuration nor a hypervisor. Where the image has no VMCOREINFO,
 Examples:
   $ vmcorral inspect /var/tmp/web01.vmcore
   $ vmcorral inspect core.elf --json
+  $ vmcorral inspect core.elf --estimate
   $ vmcorral inspect ram.bin --map 0:3G,4G
 `;
 
-async function runInspect(file: string, flags: InputFlags, deps: CliDeps): Promise<void> {
+interface InspectFlags extends InputFlags {
+  readonly estimate?: boolean;
+  readonly compression: Compression;
+}
+
+async function runInspect(file: string, flags: InspectFlags, deps: CliDeps): Promise<void> {
   const { io } = deps;
-  const inspection = await inspectFile(file, flags, deps);
-  io.result(withoutTexts(inspection), () => describeInspection(inspection));
+  const { inspection, estimate } = await inspectFile(file, flags, deps);
+  io.result({ ...withoutTexts(inspection), ...(estimate === undefined ? {} : { estimate }) }, () =>
+    estimate === undefined
+      ? describeInspection(inspection)
+      : `${describeInspection(inspection)}\n\n${describeEstimate(estimate)}`,
+  );
   if (io.json) return;
   for (const warning of inspection.examination.warnings) io.warn(warning);
 }
 
-async function inspectFile(file: string, flags: InputFlags, deps: CliDeps): Promise<FileInspection> {
+interface Looked {
+  readonly inspection: FileInspection;
+  readonly estimate?: Estimate;
+}
+
+async function inspectFile(file: string, flags: InspectFlags, deps: CliDeps): Promise<Looked> {
   const open = openChoices(flags);
   const interrupt = new Interrupt(deps.signals);
   const progress = new Progress(deps.io);
   const onUnpack = unpackProgress(progress, file);
   const session = new ImageSession(file, { signal: interrupt.first, open, onUnpack });
   try {
-    return await untilAborted(session.inspect(), interrupt.first);
+    const inspection = await untilAborted(session.inspect(), interrupt.first);
+    if (flags.estimate !== true) return { inspection };
+    return { inspection, estimate: await untilAborted(session.estimate(flags.compression), interrupt.first) };
   } finally {
     progress.close();
     interrupt.dispose();

@@ -4,6 +4,7 @@ import type { Manifest } from '../model/manifest.js';
 import type { CliDeps } from './deps.js';
 import { guestName, openCommand, panicText, pauseText, SENTENCE_LIMIT } from './dump-report.js';
 import { formatBytes, formatTime } from './format.js';
+import { describeExcluded } from './level-option.js';
 import { printable } from './printable.js';
 import { formatPairs, formatTable } from './table.js';
 import { withService } from './with-service.js';
@@ -90,9 +91,15 @@ function dumpPairs({ pages, ...manifest }: Manifest): Pair[] {
     ['image', formatBytes(manifest.imageBytes)],
     ['pages', share(pages.ram)],
     ['zero', share(pages.zero)],
-    ['left out', share(pages.excluded)],
+    ['left out', leftOut(manifest, pages)],
     ['written', share(pages.written)],
   ];
+}
+
+function leftOut({ filter }: Pick<Manifest, 'filter'>, { excluded, pageSize }: Manifest['pages']): string {
+  const sum = `${excluded} (${formatBytes(excluded * pageSize)})`;
+  const parts = filter === undefined ? '' : describeExcluded(filter, pageSize);
+  return parts === '' ? sum : `${sum}: ${parts}`;
 }
 
 function fileTable(manifest: Manifest): string {

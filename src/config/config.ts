@@ -58,6 +58,8 @@ export interface StoreSettings {
 
 export interface CaptureSettings {
   readonly compression: Compression;
+  /** makedumpfile's dump level: what is left out of dumps. */
+  readonly level: number;
   readonly maxPauseSeconds: number;
   /** Without a byte for that long the capture is given up and the guest brought back. */
   readonly stallSeconds: number;

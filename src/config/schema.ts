@@ -99,6 +99,7 @@ export const configFileSchema = z.strictObject({
     .exactOptional(),
   capture: section({
     compression: z.enum(COMPRESSIONS).default('zlib'),
+    level: count(0, 31).default(31),
     maxPauseSeconds: seconds(1, DAY).default(600),
     stallSeconds: seconds(1, DAY).default(30),
     concurrencyPerHost: count(1, 64).default(1),

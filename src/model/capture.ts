@@ -20,6 +20,8 @@ export interface CaptureRequest {
   /** For the watchdog: the event's kind. */
   readonly event?: string;
   readonly compression?: Compression;
+  /** makedumpfile's dump level, 0 to 31. */
+  readonly level?: number;
   /** Memory is read while the guest runs, where the method can: smeared, but nearly no pause. */
   readonly live?: boolean;
   /** Seconds after which the guest is brought back and the capture fails. */

@@ -26,6 +26,22 @@ export interface PageCounts {
   readonly written: number;
 }
 
+/** Kinds of pages that a dump level tells apart, beside zero pages. */
+export const FILTER_CLASSES = ['free', 'cache', 'privateCache', 'user', 'poisoned', 'offline'] as const;
+export type FilterClass = (typeof FILTER_CLASSES)[number];
+
+/** What the dump level did to this guest's memory. */
+export interface FilterReport {
+  /** makedumpfile's bits, as asked for. */
+  readonly askedLevel: number;
+  /** What was done of them. */
+  readonly level: number;
+  /** Pages left out, by class. */
+  readonly excluded: Readonly<Record<FilterClass, number>>;
+  /** What was asked for and kept all the same, and why: sentences for people. */
+  readonly kept: readonly { readonly class: FilterClass | 'all'; readonly why: string }[];
+}
+
 export interface KernelFacts {
   readonly release?: string;
   readonly version?: string;
@@ -70,7 +86,10 @@ export interface Manifest {
   readonly method: string;
   readonly stateBefore: string;
   readonly after: AfterAction;
+  /** The dump level that the dump really has. */
   readonly level: number;
+  /** Absent where no page but zero pages was to be left out. */
+  readonly filter?: FilterReport;
   readonly format: 'kdump-compressed';
   readonly compression: Compression;
   readonly pages: PageCounts;

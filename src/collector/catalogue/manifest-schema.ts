@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { COMPRESSIONS, TRIGGERS } from '../../model/capture.js';
 import { VmcorralError } from '../../model/errors.js';
 import { AFTER_ACTIONS } from '../../model/guest.js';
-import { DUMP_FILE, MANIFEST_FILE, MANIFEST_VERSION, type Manifest } from '../../model/manifest.js';
+import { DUMP_FILE, FILTER_CLASSES, MANIFEST_FILE, MANIFEST_VERSION, type Manifest } from '../../model/manifest.js';
 
 /** A manifest is a few KiB; a megabyte of anything isn't one. */
 export const MAX_MANIFEST_BYTES = 1024 * 1024;
@@ -25,6 +25,22 @@ const guest = z.strictObject({
   machine: line,
   memoryBytes: count,
   cpus: count,
+});
+
+const filter = z.strictObject({
+  askedLevel: z.int().min(0).max(31),
+  level: z.int().min(0).max(31),
+  excluded: z.strictObject({
+    free: count,
+    cache: count,
+    privateCache: count,
+    user: count,
+    poisoned: count,
+    offline: count,
+  }),
+  kept: z
+    .array(z.strictObject({ class: z.enum([...FILTER_CLASSES, 'all']), why: longText }))
+    .max(FILTER_CLASSES.length + 1),
 });
 
 const pages = z.strictObject({
@@ -75,6 +91,7 @@ export const manifestSchema: z.ZodType<Manifest> = z.strictObject({
   stateBefore: line,
   after: z.enum(AFTER_ACTIONS),
   level: z.int().min(0).max(31),
+  filter: filter.exactOptional(),
   format: z.literal('kdump-compressed'),
   compression: z.enum(COMPRESSIONS),
   pages,

@@ -19,6 +19,7 @@ const payloadSchema = z.strictObject({
   reason: z.string(),
   requestedBy: z.string(),
   compression: z.enum(COMPRESSIONS),
+  level: z.int().min(0).max(31),
   live: z.boolean(),
   maxPauseSeconds: z.number(),
   after: z.enum(AFTER_ACTIONS),

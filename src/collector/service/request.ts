@@ -157,6 +157,7 @@ export function payloadOf(context: CollectorContext, request: CaptureRequest, gu
     reason: (request.reason ?? '').slice(0, MAX_REASON),
     requestedBy: (request.requestedBy ?? '').slice(0, MAX_REASON),
     compression: request.compression ?? capture.compression,
+    level: request.level ?? capture.level,
     live: request.live ?? capture.live,
     maxPauseSeconds: request.maxPauseSeconds ?? capture.maxPauseSeconds,
     after: request.after ?? capture.after,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { Compression, Trigger } from '../../model/capture.js';
 import { type ErrorRecord, VmcorralError } from '../../model/errors.js';
 import type { AfterAction } from '../../model/guest.js';
-import type { KernelFacts, PageCounts, PanicFacts } from '../../model/manifest.js';
+import type { FilterReport, KernelFacts, PageCounts, PanicFacts } from '../../model/manifest.js';
 import { readDurable, writeDurable } from './durable.js';
 
 export const JOURNAL_VERSION = 1;
@@ -35,6 +35,7 @@ export interface CapturedFacts {
 
 export interface ConvertedFacts {
   readonly pages: PageCounts;
+  readonly filter: FilterReport;
   readonly dumpBytes: number;
   readonly sha256: string;
   readonly warnings: readonly string[];
@@ -57,6 +58,7 @@ export interface JournalPayload {
   readonly reason: string;
   readonly requestedBy: string;
   readonly compression: Compression;
+  readonly level: number;
   readonly live: boolean;
   readonly maxPauseSeconds: number;
   readonly after: AfterAction;

@@ -33,6 +33,7 @@ export interface CaptureOrder {
   readonly maxPauseSeconds: number;
   readonly after: AfterAction;
   readonly compression: Compression;
+  readonly level: number;
   readonly signal: AbortSignal;
   /** Called with the guest as found, before it is touched. */
   readonly onStart: (guest: Guest) => Promise<void>;
@@ -189,6 +190,7 @@ async function takeAndBringBack(
       live: order.live,
       convertOnTheWay,
       compression: order.compression,
+      level: order.level,
       convertWorkers: context.config.convert.workers,
       stallSeconds: context.config.capture.stallSeconds,
       expectedBytes: assessment.imageBytes,
@@ -256,6 +258,6 @@ async function putTogether(
     warnings: [...assessment.warnings, ...evidence.warnings],
   };
   if (!taken.converted) return { guest, captured };
-  const { pages, outputBytes, sha256, warnings } = taken.converted;
-  return { guest, captured, converted: { pages, dumpBytes: outputBytes, sha256, warnings } };
+  const { pages, filter, outputBytes, sha256, warnings } = taken.converted;
+  return { guest, captured, converted: { pages, filter, dumpBytes: outputBytes, sha256, warnings } };
 }

@@ -39,6 +39,7 @@ export async function runCapture(
       maxPauseSeconds: payload.maxPauseSeconds,
       after: payload.after,
       compression: payload.compression,
+      level: payload.level,
       ...control,
       onStart: async (guest) => {
         journal = newJournal(payload, guest);

@@ -69,14 +69,15 @@ async function convert(
   // What an earlier try left: whole or not, it is made again.
   await rm(output, { force: true });
   await rm(`${output}.partial`, { force: true });
-  const { pages, outputBytes, sha256, warnings } = await convertImage({
+  const { pages, filter, outputBytes, sha256, warnings } = await convertImage({
     ...control,
     input: { kind: 'file', path: join(folder, SpoolFile.image) },
     output,
     compression: payload.compression,
+    level: payload.level,
     ...(context.config.convert.workers > 0 ? { workers: context.config.convert.workers } : {}),
   });
-  return { pages, dumpBytes: outputBytes, sha256, warnings };
+  return { pages, filter, dumpBytes: outputBytes, sha256, warnings };
 }
 
 async function writeEvidence(folder: string, { log }: KernelExamination, report: ReportInput): Promise<void> {

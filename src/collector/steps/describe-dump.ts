@@ -6,7 +6,7 @@ import type { CapturedFacts, ConvertedFacts, ExaminedFacts, Journal } from '../s
 export interface DumpParts {
   readonly journal: Pick<Journal, 'id' | 'host' | 'guest' | 'payload'>;
   readonly captured: CapturedFacts;
-  readonly converted: Pick<ConvertedFacts, 'pages' | 'warnings'>;
+  readonly converted: Pick<ConvertedFacts, 'pages' | 'filter' | 'warnings'>;
   readonly examined: ExaminedFacts;
   readonly foldedEvents: number;
   readonly files: readonly ManifestFile[];
@@ -34,7 +34,8 @@ export function describeDump(parts: DumpParts): Manifest {
     stateBefore: captured.stateBefore,
     after: payload.after,
     // Zero pages are kept as one shared page: makedumpfile's level 1.
-    level: 1,
+    level: (converted.filter?.level ?? 0) | 1,
+    ...(converted.filter === undefined || converted.filter.askedLevel <= 1 ? {} : { filter: converted.filter }),
     format: 'kdump-compressed',
     compression: payload.compression,
     pages: converted.pages,

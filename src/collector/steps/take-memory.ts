@@ -23,6 +23,7 @@ export interface TakeOrder {
   /** True: convert while it arrives, because the image itself would not fit into the spool. */
   readonly convertOnTheWay: boolean;
   readonly compression: Compression;
+  readonly level: number;
   readonly convertWorkers: number;
   readonly stallSeconds: number;
   /** About what the hypervisor will write, bytes; for progress only. */
@@ -100,6 +101,7 @@ async function receive(
       input: { kind: 'fifo', path: pipe, stallSeconds: order.stallSeconds, onOpen },
       output: join(order.folder, SpoolFile.dump),
       compression: order.compression,
+      level: order.level,
       ...(order.convertWorkers > 0 ? { workers: order.convertWorkers } : {}),
     });
     return { imageBytes: converted.inputBytes, converted };

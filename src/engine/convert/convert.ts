@@ -6,10 +6,11 @@
 import os from 'node:os';
 import type { Compression } from '../../model/capture.js';
 import { isVmcorralError, toVmcorralError, VmcorralError } from '../../model/errors.js';
-import type { PageCounts } from '../../model/manifest.js';
+import type { FilterReport, PageCounts } from '../../model/manifest.js';
 import { assertCodec, codecWarning } from '../codec/page-codec.js';
 import type { MapEntry, OpenChoices } from '../formats/format.js';
 import { assertCompression, type OutputFormat, writerOf } from '../formats/writers.js';
+import { notFiltered } from '../linux/pages/page-filter.js';
 import { ConversionThreads } from './conversion-threads.js';
 import { FifoEnd } from './fifo-end.js';
 import type { CoordinatorInput, CoordinatorOutput, Written } from './messages.js';
@@ -41,6 +42,8 @@ export interface ConvertOptions {
   /** Default: `kdump`, to a pipe `flattened`. */
   readonly format?: OutputFormat;
   readonly compression: Compression;
+  /** makedumpfile's dump level, 0 to 31: which pages are left out; default 1. Not of a FIFO: there is no second look. */
+  readonly level?: number;
   /** Into so many files `${output}-1`, `${output}-2` …; kdump only. */
   readonly split?: number;
   /** Else a file that is there is REFUSED; it stays until the new one is whole. */
@@ -71,6 +74,7 @@ export type Verification = 'reopened' | 'pages' | 'none';
 export interface ConvertResult {
   readonly format: OutputFormat;
   readonly pages: PageCounts;
+  readonly filter: FilterReport;
   /** Bytes of the input: of the file, or what came through the FIFO. */
   readonly inputBytes: number;
   /** Of all files together. */
@@ -89,6 +93,8 @@ export interface ConvertResult {
 }
 
 const MAX_WORKERS = 64;
+/** Zero pages share one. */
+const DEFAULT_LEVEL = 1;
 /** makedumpfile takes as many names as a command line has room for; nobody has more disks. */
 const MAX_SPLIT = 64;
 
@@ -163,7 +169,7 @@ async function runThreads(
     workers: Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism())),
     compression,
     format,
-    input: coordinatorInput(input, fifo),
+    input: coordinatorInput(input, fifo, options.level ?? DEFAULT_LEVEL),
     output: coordinatorOutput(options.output, files),
     onProgress,
   });
@@ -195,8 +201,8 @@ function reasonOf({ reason }: AbortSignal): VmcorralError {
   return isVmcorralError(reason) ? reason : new VmcorralError('CANCELLED', 'the conversion was cancelled');
 }
 
-function coordinatorInput(input: ConvertInput, fifo: FifoEnd | undefined): CoordinatorInput {
-  if (input.kind === 'file') return { kind: 'file', path: input.path, open: input.open ?? {} };
+function coordinatorInput(input: ConvertInput, fifo: FifoEnd | undefined, level: number): CoordinatorInput {
+  if (input.kind === 'file') return { kind: 'file', path: input.path, open: input.open ?? {}, level };
   if (fifo === undefined) throw new VmcorralError('INTERNAL', 'the FIFO was not opened');
   const { path, stallSeconds } = input;
   return { kind: 'fifo', path, stallSeconds, fd: fifo.fd, emptyFd: fifo.emptyFd };
@@ -209,7 +215,7 @@ function coordinatorOutput(output: string | PipeTarget, files: OutputFiles | und
 }
 
 function resultOf(
-  { compression, verify }: ConvertOptions,
+  { compression, verify, level = DEFAULT_LEVEL }: ConvertOptions,
   format: OutputFormat,
   written: Written,
   losses: readonly string[],
@@ -221,6 +227,8 @@ function resultOf(
   return {
     format,
     pages,
+    filter:
+      written.filter ?? notFiltered(level, 'it was converted while it arrived: the spool had no room for the image'),
     inputBytes,
     outputBytes: outputBytes.reduce((sum, bytes) => sum + bytes, 0),
     sha256: sha256[0]!,

@@ -75,11 +75,12 @@ function closeFeed(): void {
 
 function openFeed(input: CoordinatorInput): PageFeed {
   if (input.kind === 'file') {
-    return new FileFeed(input.path, {
+    const options = {
       ...input.open,
       cancelled: () => slots.aborted,
-      onUnpack: (bytesDone, bytesTotal) => slots.setProgress(bytesDone, bytesTotal, 'unpacking'),
-    });
+      onUnpack: (bytesDone: number, bytesTotal: number) => slots.setProgress(bytesDone, bytesTotal, 'unpacking'),
+    };
+    return new FileFeed(input.path, options, input.level);
   }
   enlargePipe(input.fd);
   port.postMessage({ kind: 'reading' } satisfies ThreadReport);
@@ -138,7 +139,7 @@ class Conversion {
   }
 
   #finish(): Written {
-    const { ramPages, keptPages, pageSize, notes, warnings, inputBytes } = this.#feed;
+    const { ramPages, keptPages, pageSize, notes, warnings, filter, inputBytes } = this.#feed;
     if (this.#pagesDone !== keptPages) {
       throw new VmcorralError('INTERNAL', `${this.#pagesDone} pages came, ${keptPages} were announced`);
     }
@@ -157,6 +158,7 @@ class Conversion {
       outputBytes,
       sha256: this.#target.close(),
       warnings,
+      filter,
       batches: this.#batches.share(),
       expected: this.#writer.expected,
     };

@@ -2,12 +2,15 @@
 
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
+import type { FilterReport } from '../../model/manifest.js';
 import { type OpenOptions, openImage } from '../formats/registry.js';
 import type { KernelMaps } from '../image/kernel-maps.js';
 import { type Machine, type MemoryImage, type Note, PageState } from '../image/memory-image.js';
 import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
 import { kernelMapsOf } from '../linux/kernel-maps.js';
+import { FilteredImage } from '../linux/pages/filtered-image.js';
+import { planFilter } from '../linux/pages/page-filter.js';
 import { highestIsFirmware } from './firmware.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
@@ -24,6 +27,7 @@ export class FileFeed implements PageFeed {
   readonly keptPages: number;
   readonly inputBytes: number;
   readonly warnings: readonly string[];
+  readonly filter: FilterReport;
   readonly #image: MemoryImage;
   readonly #found: FoundVmcoreinfo | undefined;
   readonly #states = new Uint8Array(STATES_WINDOW);
@@ -33,15 +37,21 @@ export class FileFeed implements PageFeed {
   #page = 0;
   #index = 0;
 
-  /** @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have */
-  constructor(path: string, options: OpenOptions = {}) {
-    const image = openImage(path, options);
-    this.#image = image;
+  /**
+   * @param level  which pages are left out: makedumpfile's bits
+   * @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have
+   */
+  constructor(path: string, options: OpenOptions = {}, level = 1) {
+    let image = openImage(path, options);
     try {
       assertWhole(image, path);
       this.machine = image.machine;
       this.pageSize = image.pageSize;
       this.#found = findVmcoreinfo(image).found;
+      const { excluded, report } = planFilter(image, this.#found, level);
+      if (excluded !== undefined) image = new FilteredImage(image, excluded, report.level);
+      this.#image = image;
+      this.filter = report;
       this.notes = notesOf(image, this.#found);
       this.level = image.level;
       const firmware = highestIsFirmware(image.ranges);

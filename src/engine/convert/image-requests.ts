@@ -1,8 +1,10 @@
 /** What can be asked about an image file; plain data that crosses threads. */
 
+import type { Compression } from '../../model/capture.js';
 import type { ErrorRecord } from '../../model/errors.js';
 import type { OpenChoices } from '../formats/format.js';
 import type { KernelExamination } from '../linux/examine.js';
+import type { Estimate } from './estimate.js';
 
 /** What the thread is started with. */
 export interface ImageTask {
@@ -62,6 +64,7 @@ export const MAX_READ_BYTES = 1 << 20;
 export type ImageRequest =
   | { readonly kind: 'inspect' }
   | { readonly kind: 'examine' }
+  | { readonly kind: 'estimate'; readonly compression: Compression }
   | { readonly kind: 'read'; readonly read: MemoryRead };
 
 /** Comes unasked. */
@@ -74,5 +77,6 @@ export interface UnpackProgress {
 export type ImageAnswer =
   | { readonly kind: 'inspect'; readonly inspection: FileInspection }
   | { readonly kind: 'examine'; readonly examination: KernelExamination }
+  | { readonly kind: 'estimate'; readonly estimate: Estimate }
   | { readonly kind: 'read'; readonly piece: MemoryPiece }
   | { readonly kind: 'error'; readonly error: ErrorRecord };

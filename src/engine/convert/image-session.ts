@@ -2,9 +2,11 @@
 
 import { setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
+import type { Compression } from '../../model/capture.js';
 import { VmcorralError } from '../../model/errors.js';
 import type { OpenChoices } from '../formats/format.js';
 import type { KernelExamination } from '../linux/examine.js';
+import type { Estimate } from './estimate.js';
 import type {
   FileInspection,
   ImageAnswer,
@@ -77,6 +79,12 @@ export class ImageSession {
     const answer = await this.#ask({ kind: 'examine' });
     if (answer.kind !== 'examine') throw unexpected(answer);
     return answer.examination;
+  }
+
+  async estimate(compression: Compression): Promise<Estimate> {
+    const answer = await this.#ask({ kind: 'estimate', compression });
+    if (answer.kind !== 'estimate') throw unexpected(answer);
+    return answer.estimate;
   }
 
   /** @throws UNSUPPORTED for virtual addresses where no page tables are known; CORRUPT, TRUNCATED */

@@ -6,8 +6,9 @@ import { toVmcorralError, VmcorralError } from '../../model/errors.js';
 import { openImage } from '../formats/registry.js';
 import { type MemoryImage, PageState } from '../image/memory-image.js';
 import { examineImage, type KernelExamination } from '../linux/examine.js';
-import { findAddressSpace } from '../linux/find-kernel.js';
+import { findAddressSpace, findVmcoreinfo } from '../linux/find-kernel.js';
 import type { AddressSpace } from '../linux/paging.js';
+import { estimateDump } from './estimate.js';
 import {
   type FileInspection,
   type ImageAnswer,
@@ -62,6 +63,11 @@ function answer(request: ImageRequest): ImageAnswer {
     case 'inspect':
       examined ??= examineImage(opened);
       return { kind: 'inspect', inspection: inspect(opened, examined) };
+    case 'estimate':
+      return {
+        kind: 'estimate',
+        estimate: estimateDump(opened, findVmcoreinfo(opened).found, request.compression),
+      };
     case 'read':
       return { kind: 'read', piece: readMemory(opened, request.read) };
   }

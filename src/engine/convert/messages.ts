@@ -3,7 +3,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { Compression } from '../../model/capture.js';
 import { type ErrorRecord, toVmcorralError } from '../../model/errors.js';
-import type { PageCounts } from '../../model/manifest.js';
+import type { FilterReport, PageCounts } from '../../model/manifest.js';
 import type { OpenChoices } from '../formats/format.js';
 import type { Expected } from '../formats/writer.js';
 import type { OutputFormat } from '../formats/writers.js';
@@ -27,7 +27,7 @@ export type WorkerMessage =
   | EndMessage;
 
 export type CoordinatorInput =
-  | { readonly kind: 'file'; readonly path: string; readonly open: OpenChoices }
+  | { readonly kind: 'file'; readonly path: string; readonly open: OpenChoices; readonly level: number }
   | {
       readonly kind: 'fifo';
       readonly path: string;
@@ -75,6 +75,7 @@ export interface Written {
   /** Of a pipe: taken while it was written. */
   readonly sha256: string | undefined;
   readonly warnings: readonly string[];
+  readonly filter: FilterReport | undefined;
   readonly batches: Batches;
   /** What a reader must find in the output. */
   readonly expected: Expected;

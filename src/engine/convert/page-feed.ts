@@ -1,5 +1,6 @@
 /** Where a conversion's pages come from, batch by batch. */
 
+import type { FilterReport } from '../../model/manifest.js';
 import type { DumpFacts } from '../formats/writer.js';
 
 /** One batch, filled in by `fill`; the object is used again and again. */
@@ -14,6 +15,8 @@ export interface PageFeed extends DumpFacts {
   /** Bytes of the input so far; of the whole input in the end. */
   readonly inputBytes: number;
   readonly warnings: readonly string[];
+  /** What the dump level left out; undefined where the feed can't filter. */
+  readonly filter?: FilterReport;
   /**
    * Fills `into` (a multiple of the page size) with the next kept pages and calls `onKept` for their runs.
    * @param contiguous the batch ends where the next kept page does not follow

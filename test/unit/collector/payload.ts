@@ -11,6 +11,7 @@ export function testPayload(changes: Partial<JobPayload> & Pick<JobPayload, 'id'
     reason: '',
     requestedBy: 'root',
     compression: 'zlib',
+    level: 31,
     live: false,
     maxPauseSeconds: 60,
     after: 'leave',

@@ -20,9 +20,11 @@ export const PageClass = {
   offline: 6,
   /** No struct page, or it can't be read. Kept. */
   unknown: 7,
+  /** The kernel's own small objects. Kept at every level; told apart for estimates. */
+  slab: 8,
 } as const;
 export type PageClass = (typeof PageClass)[keyof typeof PageClass];
-export const PAGE_CLASSES = 8;
+export const PAGE_CLASSES = 9;
 
 /** makedumpfile's bits. */
 export const LEVEL = { zero: 1, cache: 2, privateCache: 4, user: 8, free: 16 } as const;
@@ -176,6 +178,7 @@ class Classifier implements ClassFindings {
       this.hugetlbPages += 2 ** this.#compoundOrder(base, page);
     } else if ((flagBits & hwpoisonMask) !== 0) found = PageClass.poisoned;
     else if (!isSlab && type === offline) found = PageClass.offline;
+    else if (isSlab) found = PageClass.slab;
     if (found !== PageClass.kept) this.#begin(page, isHead ? this.#compoundOrder(base, page) : 0, found);
   }
 

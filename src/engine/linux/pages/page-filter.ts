@@ -4,6 +4,7 @@
  * is gone is gone.
  */
 
+import type { FilterClass, FilterReport } from '../../../model/manifest.js';
 import type { MemoryImage } from '../../image/memory-image.js';
 import { clipRanges, type PageRun, pageLimit, pageRuns } from '../../image/ranges.js';
 import type { FoundVmcoreinfo } from '../find-kernel.js';
@@ -15,22 +16,6 @@ import { type Essential, visitEssentials } from './essentials.js';
 import { PageBitmap } from './filtered-image.js';
 import { findMemMap, type MemMapPiece } from './mem-map.js';
 import { type PageLayout, pageLayout } from './page-layout.js';
-
-/** The kinds of pages that a filter tells apart, as they stand in reports and manifests. */
-export const FILTER_CLASSES = ['free', 'cache', 'privateCache', 'user', 'poisoned', 'offline'] as const;
-export type FilterClass = (typeof FILTER_CLASSES)[number];
-
-/** Plain data: it crosses threads and stands in the manifest. */
-export interface FilterReport {
-  /** makedumpfile's bits, as asked for. */
-  readonly askedLevel: number;
-  /** What was done of them. Bit 1 (zero pages) is the writer's. */
-  readonly level: number;
-  /** Pages left out, by class. */
-  readonly excluded: Readonly<Record<FilterClass, number>>;
-  /** Classes that were asked for and kept all the same, and why; sentences for people. */
-  readonly kept: readonly { readonly class: FilterClass | 'all'; readonly why: string }[];
-}
 
 export interface PageFilter {
   readonly report: FilterReport;
@@ -68,27 +53,62 @@ const SLACK_PAGES = 4096;
  * @throws what reading the image throws; never for what the memory holds
  */
 export function planFilter(image: MemoryImage, found: FoundVmcoreinfo | undefined, askedLevel: number): PageFilter {
-  const zeroOnly = (why?: string): PageFilter => ({
-    excluded: undefined,
-    report: {
-      askedLevel,
-      level: askedLevel & LEVEL.zero,
-      excluded: reportOf(new Float64Array(PAGE_CLASSES)),
-      kept: why === undefined ? [] : [{ class: 'all', why }],
-    },
-  });
+  const zeroOnly = (why?: string): PageFilter => ({ excluded: undefined, report: notFiltered(askedLevel, why) });
   if ((askedLevel & CLASS_BITS) === 0) return zeroOnly();
-  if (found?.kernel === undefined) return zeroOnly('no kernel could be proven in this memory');
-  const layout = pageLayout(found.info);
-  if ('refusal' in layout)
-    return zeroOnly(`kernel ${found.info.release} doesn't describe its pages: ${layout.refusal}`);
+  const array = findPageArray(image, found);
+  if ('refusal' in array) return zeroOnly(array.refusal);
+  return new Planner(image, array).plan(askedLevel);
+}
+
+/** The report where no page but zero pages is left out. @param why  undefined where nothing else was asked for */
+export function notFiltered(askedLevel: number, why?: string): FilterReport {
+  return {
+    askedLevel,
+    level: askedLevel & LEVEL.zero,
+    excluded: reportOf(new Float64Array(PAGE_CLASSES)),
+    kept: why === undefined || (askedLevel & CLASS_BITS) === 0 ? [] : [{ class: 'all', why }],
+  };
+}
+
+/**
+ * Hands out the class of each page that the kernel has a struct page of, window by window; nothing is checked, so only
+ * for counting.
+ * @returns why not, where pages can't be told apart
+ */
+export function forEachClass(
+  image: MemoryImage,
+  found: FoundVmcoreinfo | undefined,
+  onWindow: (firstPage: number, classes: Uint8Array) => void,
+): string | undefined {
+  const array = findPageArray(image, found);
+  if ('refusal' in array) return array.refusal;
+  classifyPages(array.kernel.space, array.layout, array.pieces, CLASS_BITS, onWindow);
+  return undefined;
+}
+
+interface PageArray {
+  readonly info: Vmcoreinfo;
+  readonly kernel: ProvenKernel;
+  readonly layout: PageLayout;
+  /** Clipped to the image's RAM. */
+  readonly pieces: readonly MemMapPiece[];
+}
+
+function findPageArray(
+  image: MemoryImage,
+  found: FoundVmcoreinfo | undefined,
+): PageArray | { readonly refusal: string } {
+  if (found?.kernel === undefined) return { refusal: 'no kernel could be proven in this memory' };
+  const { info, kernel } = found;
+  const layout = pageLayout(info);
+  if ('refusal' in layout) return { refusal: `kernel ${info.release} doesn't describe its pages: ${layout.refusal}` };
   if (image.pageSize !== layout.pageSize) {
-    return zeroOnly(`the image has pages of ${image.pageSize} bytes, the kernel of ${layout.pageSize}`);
+    return { refusal: `the image has pages of ${image.pageSize} bytes, the kernel of ${layout.pageSize}` };
   }
   const ram = pageRuns(image.ranges, image.pageSize);
-  const memMap = findMemMap(found.kernel.space, found.info, layout, pageLimit(ram));
-  if ('refusal' in memMap) return zeroOnly(`the kernel's page array was not found: ${memMap.refusal}`);
-  return new Planner(image, found.info, found.kernel, layout, clipPieces(memMap.pieces, ram, layout)).plan(askedLevel);
+  const memMap = findMemMap(kernel.space, info, layout, pageLimit(ram));
+  if ('refusal' in memMap) return { refusal: `the kernel's page array was not found: ${memMap.refusal}` };
+  return { info, kernel, layout, pieces: clipPieces(memMap.pieces, ram, layout) };
 }
 
 /** The parts of the pieces that describe RAM of the image. */
@@ -115,15 +135,12 @@ class Planner {
 
   constructor(
     private readonly image: MemoryImage,
-    private readonly info: Vmcoreinfo,
-    private readonly kernel: ProvenKernel,
-    private readonly layout: PageLayout,
-    private readonly pieces: readonly MemMapPiece[],
+    private readonly array: PageArray,
   ) {}
 
   plan(askedLevel: number): PageFilter {
     let level = askedLevel;
-    if ((level & LEVEL.free) !== 0 && this.layout.buddy === undefined) {
+    if ((level & LEVEL.free) !== 0 && this.array.layout.buddy === undefined) {
       level = this.#keep(level, 'free', "the kernel doesn't say how it marks free pages");
     }
     let pass = this.#classify(level);
@@ -146,16 +163,22 @@ class Planner {
   #classify(level: number): Pass {
     const excluded = new PageBitmap(pageLimit(pageRuns(this.image.ranges, this.image.pageSize)));
     const counts = new Float64Array(PAGE_CLASSES);
-    const findings = classifyPages(this.kernel.space, this.layout, this.pieces, level, (first, classes) => {
-      for (let i = 0; i < classes.length; ) {
-        const found = classes[i]!;
-        let end = i + 1;
-        while (end < classes.length && classes[end] === found) end++;
-        counts[found]! += end - i;
-        if (found !== PageClass.kept && found !== PageClass.unknown) excluded.addRun(first + i, end - i);
-        i = end;
-      }
-    });
+    const findings = classifyPages(
+      this.array.kernel.space,
+      this.array.layout,
+      this.array.pieces,
+      level,
+      (first, classes) => {
+        for (let i = 0; i < classes.length; ) {
+          const found = classes[i]!;
+          let end = i + 1;
+          while (end < classes.length && classes[end] === found) end++;
+          counts[found]! += end - i;
+          if (CLASS_OF[found] !== undefined) excluded.addRun(first + i, end - i);
+          i = end;
+        }
+      },
+    );
     return { excluded, counts, findings };
   }
 
@@ -163,7 +186,7 @@ class Planner {
   #lostEssentials({ excluded }: Pass, level: number): Map<FilterClass, string> {
     const lost = new Map<number, Essential>();
     const { pageSize } = this.image;
-    visitEssentials(this.image, this.kernel, this.info, (essential) => {
+    visitEssentials(this.image, this.array.kernel, this.array.info, (essential) => {
       const first = Math.floor(essential.physical / pageSize);
       const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
       const page = excluded.next(first, limit, true);
@@ -171,7 +194,7 @@ class Planner {
     });
     const why = new Map<FilterClass, string>();
     if (lost.size === 0) return why;
-    classifyPages(this.kernel.space, this.layout, this.pieces, level, (firstPage, classes) => {
+    classifyPages(this.array.kernel.space, this.array.layout, this.array.pieces, level, (firstPage, classes) => {
       for (const [page, { need }] of lost) {
         const name = CLASS_OF[classes[page - firstPage] ?? PageClass.kept];
         // The kernel may map pages of a file or of a process for itself; a free page it may not.
@@ -187,7 +210,7 @@ class Planner {
   /** Classes whose number of pages is far from what the kernel itself counts. */
   #wrongCounts({ counts, findings }: Pass, level: number): Map<FilterClass, string> {
     const why = new Map<FilterClass, string>();
-    const counters = readCounters(this.kernel.space, this.info);
+    const counters = readCounters(this.array.kernel.space, this.array.info);
     const check = (name: FilterClass, counted: number, expected: number | undefined, bits: number) => {
       if (expected === undefined || (level & bits) !== bits) return;
       if (Math.abs(counted - expected) > Math.max(expected * SLACK_SHARE, SLACK_PAGES)) {
