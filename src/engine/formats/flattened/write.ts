@@ -57,7 +57,7 @@ class FlattenedOutput implements Output {
   }
 
   finish(): number {
-    this.#putRecord(END_OF_RECORDS, END_OF_RECORDS);
+    this.#putRecord(BigInt(END_OF_RECORDS), BigInt(END_OF_RECORDS));
     return this.#output.finish(this.#position);
   }
 
