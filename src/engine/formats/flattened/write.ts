@@ -7,13 +7,7 @@ import { COMPRESSIONS } from '../../../model/capture.js';
 import { KdumpWriter } from '../kdump/write.js';
 import { type Output, outOfOrder } from '../output.js';
 import type { WriterFormat } from '../writer.js';
-import {
-  END_OF_RECORDS,
-  FLATTENED_SIGNATURE,
-  HEADER_BYTES,
-  RECORD_HEADER_BYTES,
-  TYPE_AND_VERSION_AT,
-} from './layout.js';
+import { FLATTENED_SIGNATURE, HEADER_BYTES, RECORD_HEADER_BYTES, TYPE_AND_VERSION_AT } from './layout.js';
 
 export const flattenedWriter: WriterFormat = {
   name: 'flattened',
@@ -57,7 +51,7 @@ class FlattenedOutput implements Output {
   }
 
   finish(): number {
-    this.#putRecord(BigInt(END_OF_RECORDS), BigInt(END_OF_RECORDS));
+    this.#putRecord(-1n, -1n);
     return this.#output.finish(this.#position);
   }
 
