@@ -40,6 +40,15 @@ export interface ImageMaker {
   make(map: MemoryMap, folder: string): MadeImage;
 }
 
+/** The map that is made of `map`: what the format can't tell is not in it. */
+export function fitted(maker: ImageMaker, map: MemoryMap): MemoryMap {
+  const { tells } = maker;
+  const held = { ...map, notes: tells.notes ? map.notes : [] };
+  const { areas, ...rest } = maker.fit?.(held) ?? held;
+  if (tells.excluded) return { ...rest, areas };
+  return { ...rest, areas: areas.map(({ address, letters }) => ({ address, letters: letters.replaceAll('-', '.') })) };
+}
+
 interface Built {
   readonly bytes: Buffer;
   readonly borders: Readonly<Record<string, number>>;

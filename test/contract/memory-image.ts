@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openImage } from '#src/engine/formats/registry.js';
 import { type MemoryImage, PageState } from '#src/engine/image/memory-image.js';
 import { isVmcorralError } from '#src/model/errors.js';
-import type { ImageMaker, MadeImage } from '../builders/image-makers.js';
+import { fitted, type ImageMaker, type MadeImage } from '../builders/image-makers.js';
 import { type MemoryMap, MemoryModel, parseMap, randomMaps } from '../builders/memory-map.js';
 
 const MAP = parseMap(`
@@ -139,8 +139,9 @@ export function runImageContract(maker: ImageMaker): void {
     it('reads more at once than it keeps in memory, whole and in odd parts', () => {
       const letters = Array.from({ length: LARGE_PAGES }, (_, i) => 'ABcd.EFgHi-'[(i * 7) % 11]).join('');
       opened({ ...MAP, areas: [{ address: 0x100000, letters }] }, ({ image, model }) => {
-        expectRead(image, model, 0x100000, LARGE_PAGES * model.pageSize);
-        for (let at = 0xff000; at < 0x100000 + LARGE_PAGES * model.pageSize; at += 100_003) {
+        const { start, size } = model.ranges.at(-1)!;
+        expectRead(image, model, start, size);
+        for (let at = Math.max(0, start - 100); at < start + size; at += 100_003) {
           expectRead(image, model, at, 100_003);
         }
       });
@@ -199,14 +200,14 @@ export function runImageContract(maker: ImageMaker): void {
               }
             }),
         ),
-        { numRuns: 25 },
+        { numRuns: 15 },
       );
     });
 
     it('cut anywhere, it is refused or gives right bytes or none, and no file stays open', () => {
       const { made, model } = make(MAP);
       const whole = fs.readFileSync(made.path);
-      const anywhere = Array.from({ length: 40 }, (_, i) => Math.floor((whole.length * i) / 40));
+      const anywhere = Array.from({ length: 20 }, (_, i) => Math.floor((whole.length * i) / 20));
       let refusals = 0;
       for (const cut of new Set([...made.borders.flatMap((at) => [at - 1, at, at + 1]), ...anywhere])) {
         if (cut < 0 || cut >= whole.length) continue;
@@ -217,16 +218,6 @@ export function runImageContract(maker: ImageMaker): void {
       expect(refusals).toBeGreaterThan(0);
     });
   });
-}
-
-/** What the format can't tell is not in the map. */
-function fitted(maker: ImageMaker, map: MemoryMap): MemoryMap {
-  const { tells } = maker;
-  const areas = tells.excluded
-    ? map.areas
-    : map.areas.map(({ address, letters }) => ({ address, letters: letters.replaceAll('-', '.') }));
-  const held = { ...map, areas, notes: tells.notes ? map.notes : [] };
-  return maker.fit?.(held) ?? held;
 }
 
 function expectRead(image: MemoryImage, model: MemoryModel, address: number, length: number): void {

@@ -167,3 +167,5 @@ function generator(seed: number): (below: number) => number {
     return (state >>> 0) % below;
   };
 }
+
+export { CORPUS };

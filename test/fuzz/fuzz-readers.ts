@@ -1,0 +1,207 @@
+/**
+ * Damages files of all readable formats and has a child process open them and read all they claim to hold. Allowed are success and
+ * CORRUPT, TRUNCATED or UNSUPPORTED, in bounded time and memory; the file that breaks this is kept.
+ */
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { ErrorRecord } from '#src/model/errors.js';
+import { makeCorpus, type Seed } from './corpus.js';
+import { damaged, randomOf } from './mutations.js';
+
+export interface FuzzOptions {
+  /** It ends after so many files … */
+  readonly runs?: number;
+  /** … or seconds, whichever comes first. */
+  readonly seconds?: number;
+  readonly seed: number;
+  /** The first number; a run is repeated by its seed and number. */
+  readonly firstRun?: number;
+  /** Formats whose name has this text; all without. */
+  readonly only?: string;
+}
+
+export interface FuzzOutcome {
+  readonly runs: number;
+  readonly refused: number;
+  readonly slowestMs: number;
+  readonly mostAllocatedBytes: number;
+}
+
+/** No answer for so long is a hang. */
+const HANG_MS = 30_000;
+/** CPU time of one file: all of them are smaller than 1 MiB. */
+const SLOW_MS = 4_000;
+/** Caches of a reader, whatever the file. */
+const CACHES_BYTES = 48 << 20;
+const ALLOCATED_PER_BYTE = 64;
+/** Unpacked into a folder: zstd makes some 32,000 bytes of one. */
+const MOST_WRITTEN_BYTES = 256 << 20;
+/** Plain objects and arrays of the child; beyond it dies, which is seen. */
+const HEAP_MIB = 192;
+
+interface Answer {
+  readonly outcome: 'ready' | 'read' | 'refused' | 'wrong';
+  readonly error?: ErrorRecord;
+  readonly stack?: string;
+  readonly cpuMs: number;
+  readonly allocated: number;
+  readonly excess: string;
+  readonly leftOpen: number;
+  readonly leftBehind: number;
+}
+
+export async function fuzzReaders({
+  runs = Infinity,
+  seconds = Infinity,
+  seed,
+  firstRun = 0,
+  only,
+}: FuzzOptions): Promise<FuzzOutcome> {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vmcorral-fuzz-'));
+  const opener = new Opener();
+  try {
+    const corpus = makeCorpus(folder, only);
+    const others = corpus.map(({ files }) => files[0]!.anatomy.bytes);
+    const outcome = { runs: 0, refused: 0, slowestMs: 0, mostAllocatedBytes: 0 };
+    const until = performance.now() + seconds * 1000;
+    for (let run = firstRun; run < firstRun + runs && performance.now() < until; run++) {
+      const answer = await oneRun(opener, corpus, others, seed, run);
+      outcome.runs++;
+      if (answer.outcome === 'refused') outcome.refused++;
+      outcome.slowestMs = Math.max(outcome.slowestMs, answer.cpuMs);
+      outcome.mostAllocatedBytes = Math.max(outcome.mostAllocatedBytes, answer.allocated);
+    }
+    return outcome;
+  } finally {
+    await opener.close();
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function oneRun(
+  opener: Opener,
+  corpus: readonly Seed[],
+  others: readonly Buffer[],
+  seed: number,
+  run: number,
+): Promise<Answer> {
+  const random = randomOf(seed, run);
+  const image = corpus[random(corpus.length)]!;
+  const file = image.files[random(4) === 0 ? random(image.files.length) : 0]!;
+  const bytes = damaged(file.anatomy, others, random);
+  fs.writeFileSync(file.path, bytes);
+  const { answer, breach } = await judged(
+    opener,
+    image,
+    image.files.reduce((sum, { path: one }) => sum + fs.statSync(one).size, 0),
+  );
+  if (breach !== undefined) {
+    const kept = fs.mkdtempSync(path.join(os.tmpdir(), `vmcorral-fuzz-seed${seed}-run${run}-`));
+    fs.cpSync(path.dirname(image.path), kept, { recursive: true });
+    throw new Error(`${image.name}, seed ${seed}, run ${run}: ${breach}\nthe file is kept in ${kept}`);
+  }
+  if (image.files.length > 1) fs.writeFileSync(file.path, file.anatomy.bytes);
+  return answer;
+}
+
+async function judged(
+  opener: Opener,
+  image: Seed,
+  fileBytes: number,
+): Promise<{ readonly answer: Answer; readonly breach: string | undefined }> {
+  const answer = await opener.open({
+    path: image.path,
+    options: image.options,
+    mostAllocatedBytes: CACHES_BYTES + ALLOCATED_PER_BYTE * fileBytes,
+    mostWrittenBytes: MOST_WRITTEN_BYTES,
+  });
+  return { answer, breach: breachOf(answer) };
+}
+
+/** What is wrong with an answer; undefined when nothing is. */
+function breachOf(answer: Answer): string | undefined {
+  const { outcome, error, stack, cpuMs, excess, leftOpen, leftBehind } = answer;
+  if (excess !== '') return excess;
+  if (outcome === 'wrong') return stack ?? error?.message ?? 'no reason given';
+  if (outcome === 'refused') {
+    const { code, message = '', facts = {} } = error ?? {};
+    // NOT_FOUND: a damaged state file may say that its memory stands beside it. USAGE: the given map does not fit any more.
+    const codes: readonly unknown[] = ['CORRUPT', 'TRUNCATED', 'UNSUPPORTED', 'NOT_FOUND', 'USAGE'];
+    if (!codes.includes(code)) return `${code}: ${stack}`;
+    const tellsWhere = ['offset', 'expected', 'found', 'needed'].some((fact) => fact in facts) || /\d/.test(message);
+    if (code !== 'UNSUPPORTED' && !tellsWhere) return `${code} without a place or a number: ${stack}`;
+    if (!/\w+ \w+ \w+/.test(message)) return `no sentence: ${message}`;
+  }
+  if (cpuMs > SLOW_MS) return `${cpuMs} ms of CPU time`;
+  if (leftOpen > 0) return `${leftOpen} files left open (${outcome})`;
+  if (leftBehind !== 0) return `${leftBehind} files left behind (${outcome})`;
+  return undefined;
+}
+
+/** The child process; one at a time, started when it is needed. */
+class Opener {
+  #child: ChildProcess | undefined;
+  #errors = '';
+
+  async open(message: object): Promise<Answer> {
+    const child = this.#child ?? (await this.#start());
+    child.send(message);
+    return await this.#answer(child);
+  }
+
+  async #start(): Promise<ChildProcess> {
+    const child = fork(path.join(import.meta.dirname, 'opener.mjs'), {
+      execArgv: [`--max-old-space-size=${HEAP_MIB}`],
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    });
+    child.stderr?.on('data', (chunk) => {
+      this.#errors = (this.#errors + chunk).slice(-3000);
+    });
+    this.#child = child;
+    const { outcome, stack } = await this.#answer(child);
+    if (outcome !== 'ready') throw new Error(`the child process did not start: ${stack}`);
+    return child;
+  }
+
+  /** Its next message; its end or silence as an answer too. */
+  #answer(child: ChildProcess): Promise<Answer> {
+    return new Promise((resolve) => {
+      const dead = (why: string): void => {
+        this.#child = undefined;
+        finish({
+          outcome: 'wrong',
+          stack: `${why}\n${this.#errors}`,
+          cpuMs: 0,
+          allocated: 0,
+          excess: '',
+          leftOpen: 0,
+          leftBehind: 0,
+        });
+      };
+      const ended = (code: number | null, signal: string | null): void => dead(`the process died: ${code ?? signal}`);
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+        dead(`no answer within ${HANG_MS} ms`);
+      }, HANG_MS);
+      const finish = (answer: Answer): void => {
+        clearTimeout(timer);
+        child.off('exit', ended);
+        child.off('message', finish);
+        resolve(answer);
+      };
+      child.once('exit', ended);
+      child.once('message', finish);
+    });
+  }
+
+  async close(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null) return;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+}
