@@ -13,6 +13,7 @@ import { flatten, recordsOf } from './flatten.js';
 import { buildKdump } from './kdump-file.js';
 import { type Area, areaLines, type MemoryMap, noteLines, type Tells } from './memory-map.js';
 import { PACKINGS } from './packed-page.js';
+import { QEMU_MAKERS } from './qemu-makers.js';
 import { type BuiltVmware, buildGuestDump, buildVmware } from './vmware.js';
 import { buildXen } from './xen-core.js';
 
@@ -232,4 +233,5 @@ export const IMAGE_MAKERS: readonly ImageMaker[] = [
       make: packedBy(program, elfOf),
     }),
   ),
+  ...QEMU_MAKERS,
 ];

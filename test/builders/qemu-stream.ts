@@ -13,7 +13,7 @@
  *     packed 0x1000 AB              the same, as COMPRESS_PAGE
  *     fill 0x1000 7f                a page of one byte
  *     stale 0x1000 A                mapped-ram: bytes in the file, bit not set
- *     in vga.vram                   pages from here on belong to that block; addresses are offsets then
+ *     in vga.vram                   pages from here on belong to that block; addresses are offsets then; `in -`: no more
  *     part                          a new part of the RAM section from here on
  *     word 40 00ff                  a word of the RAM section with these flags and offset 0, then these bytes
  *     command 11 00                 behind the RAM
@@ -288,7 +288,7 @@ function parse(text: string): Listing {
   for (const line of text.split('\n').map((raw) => raw.trim())) {
     const [word = '', ...rest] = line.split(' ').filter((part) => part !== '');
     if (word === '' || word.startsWith('#')) continue;
-    if (word === 'in') block = rest[0]!;
+    if (word === 'in') block = rest[0] === '-' ? undefined : rest[0]!;
     else if (['pages', 'packed', 'fill', 'stale'].includes(word)) addPages(listing, word, rest, block);
     else applyLine(listing, word, rest);
   }
@@ -304,7 +304,7 @@ function addPages(listing: Listing, word: string, [address = '0', letters = '']:
   const kind = word as PageRecord['kind'];
   let at = Number(address);
   const place = () => (block !== undefined || at < FOUR_GIB ? at : listing.low + at - FOUR_GIB);
-  const name = block ?? [...listing.blocks.keys()][0] ?? 'pc.ram';
+  const name = block ?? 'pc.ram';
   for (const letter of kind === 'fill' ? [letters] : letters) {
     if (letter !== '-') listing.ram.push({ block: name, offset: place(), letter, kind });
     at += PAGE;

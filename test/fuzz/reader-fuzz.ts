@@ -9,6 +9,8 @@ import { isVmcorralError } from '#src/model/errors.js';
 import { buildElf } from '../builders/elf-core.js';
 import { flatten, recordsOf } from '../builders/flatten.js';
 import { buildKdump } from '../builders/kdump-file.js';
+import { buildSave } from '../builders/libvirt-save.js';
+import { buildStream } from '../builders/qemu-stream.js';
 import { virtualBoxNotes } from '../builders/virtualbox-notes.js';
 import { buildVmware } from '../builders/vmware.js';
 import { buildXen } from '../builders/xen-core.js';
@@ -44,6 +46,11 @@ const VMWARE = buildVmware(`
 `).state;
 const VMWARE_NARROW = buildVmware('magic 0xbed2bed0\nnarrow\nproduct VMware\nbehind\ninside\npages 0 AbC').state;
 
+const STREAM = buildStream(
+  'block pc.ram 0x8000\nblock pc.rom 0x1000\npages 0 Ab.c\npart\npacked 0 d\npages 0x3000 E\ncpu 0 regs=1\nvmcoreinfo 0 60',
+).bytes;
+const STREAM_MAPPED = buildStream('capability mapped-ram\nblock pc.ram 0x4000\npages 0 Ab.c\ncpu 0 regs=1').bytes;
+
 const CORPUS: readonly Buffer[] = [
   ELF,
   ELF_XNUM,
@@ -59,6 +66,9 @@ const CORPUS: readonly Buffer[] = [
   flatten(recordsOf(ELF, 3000)),
   VMWARE,
   VMWARE_NARROW,
+  STREAM,
+  STREAM_MAPPED,
+  buildSave(STREAM),
 ];
 
 const INTERESTING = [

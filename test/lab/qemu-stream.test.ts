@@ -90,24 +90,20 @@ test('a live dump of a guest that writes to its memory: opens, and its kernel is
   expect(await logOf(path)).toContain(`Linux version ${lab.kernelRelease}`);
 });
 
-test('q35 with memory above 4 GiB: every page and register as in the ELF dump, and the same kernel log', async () => {
+test('q35 with memory above 4 GiB: every page and register as in the ELF dump, and makedumpfile finds its log', async () => {
   await lab.virsh('suspend', q35.uuid);
   const stream = await dumped(q35, 'q35.stream');
   const elf = await dumped(q35, 'q35.elf', '--memory-only');
   const facts = expectSame(stream, elf, 3072);
+  fs.rmSync(elf);
   expect(facts).toMatchObject({ holeFrom: 'CMOS', description: 'fits', duplicates: 0 });
   expect(facts.machineType).toMatch(/^pc-q35-/);
-  const log = await logOf(stream);
-  expect(log).toContain('Linux version');
-  expect(log).toBe(await logOf(elf));
-  fs.rmSync(elf);
+  expect(await logOf(stream)).toContain(`Linux version ${lab.kernelRelease}`);
 });
 
-test('pc, dumped and saved in every way that this libvirt has: as in the ELF dump', async () => {
+test('pc, saved in every way that this libvirt has, and dumped: as the ELF dump, and with the same kernel log', async () => {
   await lab.virsh('suspend', pc.uuid);
   const elf = await dumped(pc, 'pc.elf', '--memory-only');
-  const facts = expectSame(await dumped(pc, 'pc.stream'), elf, 256);
-  expect(facts.machineType).toMatch(/^pc-i440fx-/);
   // Since libvirt 11.2 `save` takes the format; sparse is a mapped-ram file (QEMU 9).
   const help = await lab.virsh('help', 'save');
   const formats = help.includes('--image-format') ? ['raw', 'sparse'] : [undefined];
@@ -117,4 +113,10 @@ test('pc, dumped and saved in every way that this libvirt has: as in the ELF dum
     expect(expectSame(saved, elf, 256).mappedRam).toBe(format === 'sparse' ? true : undefined);
     await lab.virsh('restore', saved, '--paused');
   }
+  // Last: QEMU saves no guest that stands still since a plain dump ("paused due to previous migration").
+  const stream = await dumped(pc, 'pc.stream');
+  expect(expectSame(stream, elf, 256).machineType).toMatch(/^pc-i440fx-/);
+  const log = await logOf(stream);
+  expect(log).toContain('Linux version');
+  expect(log).toBe(await logOf(elf));
 });

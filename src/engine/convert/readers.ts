@@ -15,13 +15,14 @@ export interface Reader {
 }
 
 /** In the order of usefulness. */
-export function readersOf(image: MemoryImage): Reader[] {
+export function readersOf(image: MemoryImage): readonly Reader[] {
   const note = image.notes.find(({ owner }) => owner === 'VMCOREINFO');
   const hasVmcoreinfo = note !== undefined && Vmcoreinfo.parse(note.desc).release !== undefined;
   const incomplete = image.facts.incomplete === true || image.facts.truncated === true;
   const remark = incomplete ? 'the file is incomplete' : '';
   if (image.format.startsWith('vmware')) return vmwareReaders(remark);
   if (image.format === 'xen-core') return xenReaders(remark);
+  if (image.format === 'qemu-stream') return STREAM_READERS;
   return image.format === 'elf'
     ? elfReaders(hasVmcoreinfo, remark)
     : kdumpReaders(String(image.facts.compression ?? 'zlib'), hasVmcoreinfo, remark);
@@ -32,6 +33,13 @@ export function readersOfOutput(format: OutputFormat, compression: Compression, 
   if (format === 'elf') return elfReaders(hasVmcoreinfo, '');
   return kdumpReaders(compression, hasVmcoreinfo, '');
 }
+
+/** crash knows streams, but fails on the IDT of today's kernels, on what QEMU 10 writes and on every block but pc.ram. */
+const STREAM_READERS: readonly Reader[] = ['crash', 'makedumpfile', 'drgn', 'gdb'].map((name) => ({
+  name,
+  opens: false,
+  remark: 'convert it first',
+}));
 
 function elfReaders(hasVmcoreinfo: boolean, remark: string): Reader[] {
   const needsNote = 'needs VMCOREINFO in the notes';
