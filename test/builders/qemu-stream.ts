@@ -304,7 +304,8 @@ function addPages(listing: Listing, word: string, [address = '0', letters = '']:
   const kind = word as PageRecord['kind'];
   let at = Number(address);
   const place = () => (block !== undefined || at < FOUR_GIB ? at : listing.low + at - FOUR_GIB);
-  const name = block ?? 'pc.ram';
+  const [first = 'pc.ram'] = listing.blocks.keys();
+  const name = block ?? (listing.blocks.has('pc.ram') ? 'pc.ram' : first);
   for (const letter of kind === 'fill' ? [letters] : letters) {
     if (letter !== '-') listing.ram.push({ block: name, offset: place(), letter, kind });
     at += PAGE;

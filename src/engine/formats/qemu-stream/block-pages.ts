@@ -31,10 +31,10 @@ export class StreamPages implements BlockPages {
   readonly #runs: RunList;
   /** The stream was cut: what has no record may have had one. */
   readonly #isCut: boolean;
-  readonly #window = new Uint8Array(WINDOW_PAGES * STRIDE);
+  readonly #window: Uint8Array;
   #windowStart = 0;
   #windowSize = 0;
-  readonly #kept = new Uint8Array(KEPT_PAGES * PAGE_BYTES);
+  #kept = new Uint8Array(0);
   readonly #keptPages = new Float64Array(KEPT_PAGES).fill(-1);
   #decompressor: PageDecompressor | undefined;
 
@@ -42,6 +42,7 @@ export class StreamPages implements BlockPages {
     this.#source = source;
     this.#runs = runs;
     this.#isCut = isCut;
+    this.#window = new Uint8Array(Math.min(WINDOW_PAGES * STRIDE, source.sizeBytes));
   }
 
   read(position: number, into: Uint8Array, at: number, length: number): number {
@@ -99,7 +100,7 @@ export class StreamPages implements BlockPages {
     if (from >= 0 && from + length <= this.#windowSize) return from;
     const wanted = Math.min(WINDOW_PAGES, Math.max(ahead, LEAST_FETCH_PAGES)) * STRIDE;
     this.#windowSize = 0;
-    const got = position < this.#source.sizeBytes ? this.#source.read(position, this.#window, 0, wanted) : 0;
+    const got = position < this.#source.sizeBytes ? this.#source.read(position, this.#window, 0, Math.min(wanted, this.#window.length)) : 0;
     if (got < length) throw truncated(this.#source, position, length, 'a page');
     this.#windowStart = position;
     this.#windowSize = got;
@@ -111,6 +112,7 @@ export class StreamPages implements BlockPages {
       this.#decompress(stored, into, at);
       return;
     }
+    if (this.#kept.length === 0) this.#kept = new Uint8Array(KEPT_PAGES * PAGE_BYTES);
     const slot = page % KEPT_PAGES;
     if (this.#keptPages[slot] !== page) {
       this.#keptPages[slot] = -1;

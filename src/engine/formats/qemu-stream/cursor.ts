@@ -8,8 +8,8 @@ const WINDOW_BYTES = 1 << 20;
 export class StreamCursor {
   readonly source: ByteSource;
   readonly #cancelled: () => boolean;
-  readonly #window = new Uint8Array(WINDOW_BYTES);
-  readonly #view = new DataView(this.#window.buffer);
+  readonly #window: Uint8Array;
+  readonly #view: DataView;
   /** Where the window starts in the source, and how much of it is filled. */
   #start = 0;
   #filled = 0;
@@ -19,6 +19,8 @@ export class StreamCursor {
   constructor(source: ByteSource, cancelled: () => boolean) {
     this.source = source;
     this.#cancelled = cancelled;
+    this.#window = new Uint8Array(Math.min(WINDOW_BYTES, source.sizeBytes));
+    this.#view = new DataView(this.#window.buffer);
   }
 
   /** Offset of the next byte in the source. */
@@ -62,7 +64,7 @@ export class StreamCursor {
     return this.text(this.u8(what), what);
   }
 
-  /** Latin-1. @param length at most WINDOW_BYTES */
+  /** Latin-1. @param length bounded by the caller: at most WINDOW_BYTES */
   text(length: number, what: string): string {
     const at = this.#take(length, what);
     return Buffer.from(this.#window.buffer, at, length).toString('latin1');
@@ -80,7 +82,7 @@ export class StreamCursor {
     if (this.#cancelled()) throw new VmcorralError('CANCELLED', `reading ${this.source.path} was cancelled`);
     const { position } = this;
     if (position + length > this.source.sizeBytes) throw truncated(this.source, position, length, what);
-    this.#filled = this.source.read(position, this.#window, 0, WINDOW_BYTES);
+    this.#filled = this.source.read(position, this.#window, 0, this.#window.length);
     this.#start = position;
     this.#at = 0;
     if (this.#filled < length) throw truncated(this.source, position, length, what);
