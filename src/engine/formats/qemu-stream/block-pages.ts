@@ -100,7 +100,10 @@ export class StreamPages implements BlockPages {
     if (from >= 0 && from + length <= this.#windowSize) return from;
     const wanted = Math.min(WINDOW_PAGES, Math.max(ahead, LEAST_FETCH_PAGES)) * STRIDE;
     this.#windowSize = 0;
-    const got = position < this.#source.sizeBytes ? this.#source.read(position, this.#window, 0, Math.min(wanted, this.#window.length)) : 0;
+    const got =
+      position < this.#source.sizeBytes
+        ? this.#source.read(position, this.#window, 0, Math.min(wanted, this.#window.length))
+        : 0;
     if (got < length) throw truncated(this.#source, position, length, 'a page');
     this.#windowStart = position;
     this.#windowSize = got;

@@ -1,6 +1,5 @@
 import zlib from 'node:zlib';
 import { expect, test } from 'vitest';
-import { sniffHead } from '#src/engine/formats/registry.js';
 import { errorOf, imageOf, readPages } from '../../../builders/engine-files.js';
 import { buildSave, SAVE_HEADER_BYTES } from '../../../builders/libvirt-save.js';
 import { pagesOf } from '../../../builders/page-content.js';
@@ -28,17 +27,8 @@ test('sparse: a mapped-ram stream whose offsets count from the start of the file
 });
 
 test('a packed one is recognised by what is inside', () => {
-  const packed = zlib.gzipSync(STREAM);
-  const result = (() => {
-    try {
-      return readPages(imageOf(buildSave(packed, { format: 1 })), 0, 4);
-    } catch (error) {
-      return error;
-    }
-  })();
-  // Read where gzip is read, else refused by its name.
-  if (sniffHead(packed)?.kind === 'refused') expect(result).toMatchObject({ facts: { format: 'gzip' } });
-  else expect(result).toEqual(pagesOf('Ab.c'));
+  const image = imageOf(buildSave(zlib.gzipSync(STREAM), { format: 1 }));
+  expect(readPages(image, 0, 4)).toEqual(pagesOf('Ab.c'));
 });
 
 test.each([
