@@ -62,6 +62,21 @@ export function readPrintkRing(space: AddressSpace, vmcoreinfo: Vmcoreinfo): Log
   return readRecords(space, ring, layout);
 }
 
+/** Where the log lies, in virtual memory: the ring itself, its two arrays, its text. Empty where it is not understood. */
+export function printkRingAreas(space: AddressSpace, vmcoreinfo: Vmcoreinfo): { address: bigint; bytes: number }[] {
+  const layout = layoutOf(vmcoreinfo);
+  const memory = new KernelMemory(space);
+  const symbol = vmcoreinfo.symbol('prb') ?? 0n;
+  const ring = typeof layout === 'string' ? layout : readRing(memory, symbol, layout);
+  if (typeof layout === 'string' || typeof ring === 'string') return [];
+  return [
+    { address: memory.u64(symbol) ?? 0n, bytes: layout.ring },
+    { address: ring.descriptors, bytes: Number(ring.count) * layout.descriptor },
+    { address: ring.infos, bytes: Number(ring.count) * layout.info },
+    { address: ring.text, bytes: Number(ring.textBytes) },
+  ];
+}
+
 function layoutOf(vmcoreinfo: Vmcoreinfo): Layout | string {
   let missing: string | undefined;
   const bounded = (value: number | undefined, key: string): number => {

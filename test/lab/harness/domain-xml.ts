@@ -18,6 +18,8 @@ export interface GuestOptions {
   readonly cmdline?: string;
   /** More XML inside `<devices>`. */
   readonly devices?: string;
+  /** More XML inside `<domain>`, such as `<cpu>` or `<qemu:commandline>`. */
+  readonly domain?: string;
 }
 
 /** Where things of one guest lie on this machine. Paths of sockets are short (107 bytes are the limit). */
@@ -45,7 +47,7 @@ export function domainXml(
   const { memoryMiB = 512, cpus = 2, machine = 'q35', onCrash = 'preserve', panicDevice = 'isa' } = options;
   const unixPort = (path: string, port: number): string =>
     `<serial type='unix'><source mode='bind' path='${escapeXml(path)}'/><target port='${port}'/></serial>`;
-  return `<domain type='${type}'>
+  return `<domain type='${type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>${escapeXml(name)}</name>
   <uuid>${uuid}</uuid>
   <memory unit='MiB'>${memoryMiB}</memory>
@@ -70,6 +72,7 @@ export function domainXml(
     ${options.watchdog === undefined ? '' : `<watchdog model='i6300esb' action='${options.watchdog}'/>`}
     ${options.devices ?? ''}
   </devices>
+  ${options.domain ?? ''}
 </domain>
 `;
 }

@@ -38,7 +38,7 @@ const ANONYMOUS = 1;
 const TAIL = 1;
 
 export interface ClassFindings {
-  /** Buddy blocks and compound pages of an order that can't be: kept. */
+  /** Buddy blocks and compound pages of an order that can't be there: kept. */
   readonly impossibleOrders: number;
   /** Pages of hugetlb's pools, used or not; they are among `user`. */
   readonly hugetlbPages: number;
@@ -153,7 +153,7 @@ class Classifier implements ClassFindings {
     if ((level & LEVEL.free) !== 0 && !isSlab) {
       if (type === buddy) {
         const order = words[base + (this.#layout.private >>> 2)]!;
-        if (order >= 0 && order < orders) this.#begin(page, order, PageClass.free);
+        if (order >= 0 && order < orders && page % 2 ** order === 0) this.#begin(page, order, PageClass.free);
         else this.impossibleOrders++;
         return;
       }

@@ -5,7 +5,6 @@
  * LINUX-MEMORY 6. The counters are summed over CPUs only now and then: each CPU holds back up to 125 pages a zone.
  */
 
-import { findSymbols } from '../kallsyms.js';
 import { KernelMemory } from '../kernel-memory.js';
 import type { AddressSpace } from '../paging.js';
 import type { Vmcoreinfo } from '../vmcoreinfo.js';
@@ -15,8 +14,10 @@ export interface KernelCounters {
   readonly free: number | undefined;
   /** Anonymous pages that are mapped. */
   readonly anonymous: number | undefined;
-  /** Page cache, shared memory included. */
+  /** Page cache, shared memory and swap cache included. */
   readonly file: number | undefined;
+  /** Pages that have a copy in the swap area: anonymous ones mostly, mapped or not. 0 before 5.12, which doesn't count. */
+  readonly swapCached: number;
 }
 
 const MAX_NODES = 1024;
@@ -25,10 +26,14 @@ const MAX_STAT_NAMES = 512;
 const MAX_NAME_BYTES = 48;
 /** The first of `enum node_stat_item`: from its name on, vmstat_text names the node's counters. */
 const FIRST_NODE_STAT = 'nr_inactive_anon';
-const WANTED = new Set(['vm_zone_stat', 'vm_node_stat', 'vmstat_text']);
+export const COUNTER_SYMBOLS = ['vm_zone_stat', 'vm_node_stat', 'vmstat_text'] as const;
 
-export function readCounters(space: AddressSpace, info: Vmcoreinfo): KernelCounters {
-  const symbols = info.has('SYMBOL(kallsyms_names)') ? findSymbols(space, info, WANTED) : new Map<string, bigint>();
+/** @param symbols COUNTER_SYMBOLS, as far as they were found */
+export function readCounters(
+  space: AddressSpace,
+  info: Vmcoreinfo,
+  symbols: ReadonlyMap<string, bigint>,
+): KernelCounters {
   const memory = new KernelMemory(space);
   const counter = (at: bigint | undefined, index: number | undefined) => {
     const value = at === undefined || index === undefined ? undefined : memory.u64(at + BigInt(index * 8));
@@ -41,6 +46,7 @@ export function readCounters(space: AddressSpace, info: Vmcoreinfo): KernelCount
     free: freePagesOfZones(space, info) ?? counter(symbols.get('vm_zone_stat'), 0),
     anonymous: counter(nodeStat, names.get('nr_anon_pages')),
     file: counter(nodeStat, names.get('nr_file_pages')),
+    swapCached: counter(nodeStat, names.get('nr_swapcached')) ?? 0,
   };
 }
 

@@ -6,16 +6,17 @@
  */
 
 import type { MemoryImage, Note } from '../../image/memory-image.js';
-import { findSymbols } from '../kallsyms.js';
 import { KernelMemory } from '../kernel-memory.js';
 import type { ProvenKernel } from '../kernel-proof.js';
 import type { AddressSpace } from '../paging.js';
+import { printkRingAreas } from '../printk-ring.js';
 import type { Vmcoreinfo } from '../vmcoreinfo.js';
 
 /** What a page is needed for; the words of the report. */
 export type Need =
   | 'VMCOREINFO'
   | 'kernel text and data'
+  | 'kernel log'
   | 'page tables'
   | 'interrupt table'
   | 'stack of a CPU'
@@ -32,38 +33,58 @@ export interface Essential {
 const MAX_TABLES = 1 << 20;
 const MAX_CPUS = 8192;
 const MAX_AREA_BYTES = 64 << 20;
+/** What VMCOREINFO names: all that there is to check the image by before 6.0. */
+const IMAGE_PLACES = [
+  ...['_stext', 'swapper_pg_dir', 'init_uts_ns', 'mem_section', 'node_data', 'node_online_map', 'vmap_area_list'],
+  ...['prb', 'log_buf', 'log_buf_len', 'clear_seq', 'kallsyms_names', 'kallsyms_offsets', 'kallsyms_token_table'],
+];
 /** Parts of the image that stay for good; what lies between them is given back when the kernel has started. */
 const IMAGE_PARTS = [
   ['_stext', '_etext'],
   ['__start_rodata', '__end_rodata'],
   ['_sdata', '_edata'],
+  ['__bss_start', '__bss_stop'],
 ] as const;
 const PER_CPU = ['__per_cpu_offset', '__per_cpu_start', '__per_cpu_end', 'nr_cpu_ids'] as const;
-const WANTED = new Set<string>([...IMAGE_PARTS.flat(), ...PER_CPU, 'page_offset_base']);
+export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...PER_CPU, 'page_offset_base'] as const;
 
-/** Calls `visit` for each piece, in no particular order; pieces may overlap. */
+/**
+ * Calls `visit` for each piece, in no particular order; pieces may overlap.
+ * @param symbols ESSENTIAL_SYMBOLS, as far as they were found
+ */
 export function visitEssentials(
   image: MemoryImage,
   { space }: ProvenKernel,
   info: Vmcoreinfo,
+  symbols: ReadonlyMap<string, bigint>,
   visit: (essential: Essential) => void,
 ): void {
-  const symbols = info.has('SYMBOL(kallsyms_names)') ? findSymbols(space, info, WANTED) : new Map<string, bigint>();
   const virtual = (need: Need, address: bigint, bytes: number) => visitVirtual(space, need, address, bytes, visit);
   for (const [from, to] of IMAGE_PARTS) {
     const [start, end] = [symbols.get(from), symbols.get(to)];
     if (start !== undefined && end !== undefined) virtual('kernel text and data', start, Number(end - start));
   }
-  for (const name of ['_stext', 'swapper_pg_dir', 'init_uts_ns', 'mem_section', 'prb', 'node_data']) {
+  for (const name of IMAGE_PLACES) {
     const address = info.symbol(name);
     if (address !== undefined) virtual('kernel text and data', address, 8);
   }
+  for (const { address, bytes } of logAreas(space, info)) virtual('kernel log', address, bytes);
   visitPerCpu(space, symbols, virtual);
   for (const { interruptTable, stack } of cpuAddresses(image.notes)) {
     if (interruptTable !== undefined) virtual('interrupt table', interruptTable, 4096);
     if (stack !== undefined) virtual('stack of a CPU', stack, 8);
   }
   visitMappings(space, info, symbols.get('page_offset_base'), image, visit);
+}
+
+/** The ring since 5.10, the plain buffer before. */
+function logAreas(space: AddressSpace, info: Vmcoreinfo): { readonly address: bigint; readonly bytes: number }[] {
+  if (info.has('SYMBOL(prb)')) return printkRingAreas(space, info);
+  const [buffer, length] = [info.symbol('log_buf'), info.symbol('log_buf_len')];
+  const memory = new KernelMemory(space);
+  const address = buffer === undefined ? undefined : memory.u64(buffer);
+  const bytes = length === undefined ? undefined : memory.u32(length);
+  return address === undefined || bytes === undefined ? [] : [{ address, bytes }];
 }
 
 function visitVirtual(
@@ -73,8 +94,8 @@ function visitVirtual(
   bytes: number,
   visit: (essential: Essential) => void,
 ): void {
-  if (bytes <= 0 || bytes > MAX_AREA_BYTES) return;
-  const end = address + BigInt(bytes);
+  if (bytes <= 0) return;
+  const end = address + BigInt(Math.min(bytes, MAX_AREA_BYTES));
   for (let at = address; at < end; at = (at & ~4095n) + 4096n) {
     const physical = space.translate(at);
     if (physical !== undefined) visit({ need, physical: physical - (physical % 4096), bytes: 4096 });
@@ -112,6 +133,8 @@ function visitMappings(
   // The image's own mapping holds parts that were given back; it is looked at by its symbols.
   const imageEnd = imageStart + (1n << 30n);
   const inside = (first: bigint, bytes: bigint, from: bigint, to: bigint) => first >= from && first + bytes <= to;
+  // A kernel maps little twice outside of the direct map; tables made to do it again and again must end.
+  let budget = 2 * memoryEnd;
   space.walkKernel(
     {
       table: (physical, bytes) => visit({ need: 'page tables', physical, bytes }),
@@ -120,7 +143,8 @@ function visitMappings(
         const size = BigInt(bytes);
         if (direct === undefined || (first < direct.end && first + size > direct.start)) return;
         if (first + size > imageStart - (1n << 24n) && first < imageEnd) return;
-        if (physical + bytes > memoryEnd) return;
+        if (physical + bytes > memoryEnd || budget < bytes) return;
+        budget -= bytes;
         visit({ need: 'kernel mappings (stacks, modules, page array)', physical, bytes });
       },
     },
@@ -139,24 +163,30 @@ function directMap(
   return start === undefined ? undefined : { start, end: start + (BigInt(Math.ceil(memoryEnd / 2 ** 30)) << 30n) };
 }
 
+/** Virtual address of physical 0 in the direct map, proven for the page that _stext lies in. */
 function pageOffsetBaseOf(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint | undefined {
-  if (info.has('NUMBER(kimage_voffset)')) return arm64PageOffset(info);
+  const probe = space.translate(info.symbol('_stext') ?? 0n);
+  if (probe === undefined) return undefined;
+  const candidates = info.has('NUMBER(kimage_voffset)') ? arm64Bases(info) : x86Bases(space, info, variable);
+  return candidates.find((base) => space.translate(BigInt.asUintN(64, base + BigInt(probe))) === probe);
+}
+
+function x86Bases(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint[] {
   const stored = variable === undefined ? undefined : new KernelMemory(space).u64(variable);
-  if (stored !== undefined) return stored;
   // The array of sections was allocated early: its address is one of the direct map.
   const section = info.symbol('mem_section');
   const physical = section === undefined ? undefined : space.translate(section);
-  if (section === undefined || physical === undefined) return undefined;
-  const base = section - BigInt(physical);
-  return base % (1n << 30n) === 0n ? base : undefined;
+  const base = section === undefined || physical === undefined ? undefined : section - BigInt(physical);
+  return [stored, base].filter((candidate) => candidate !== undefined && candidate % (1n << 30n) === 0n) as bigint[];
 }
 
-function arm64PageOffset(info: Vmcoreinfo): bigint | undefined {
+/** PAGE_OFFSET − PHYS_OFFSET; before 5.4 the direct map was the upper half of the kernel's space. */
+function arm64Bases(info: Vmcoreinfo): bigint[] {
   const t1sz = info.number('TCR_EL1_T1SZ');
   const vaBits = t1sz === undefined ? info.number('VA_BITS') : 64n - t1sz;
   const start = info.number('PHYS_OFFSET');
-  // The direct map begins with the start of RAM: as if page 0 were at an address below it.
-  return vaBits === undefined || start === undefined ? undefined : (1n << 64n) - (1n << vaBits) - start;
+  if (vaBits === undefined || vaBits < 36n || vaBits > 52n || start === undefined) return [];
+  return [vaBits, vaBits - 1n].map((bits) => (1n << 64n) - (1n << bits) - start);
 }
 
 interface CpuAddresses {

@@ -8,11 +8,12 @@ import type { FilterClass, FilterReport } from '../../../model/manifest.js';
 import type { MemoryImage } from '../../image/memory-image.js';
 import { clipRanges, type PageRun, pageLimit, pageRuns } from '../../image/ranges.js';
 import type { FoundVmcoreinfo } from '../find-kernel.js';
+import { findSymbols } from '../kallsyms.js';
 import type { ProvenKernel } from '../kernel-proof.js';
 import type { Vmcoreinfo } from '../vmcoreinfo.js';
 import { type ClassFindings, classifyPages, LEVEL, PAGE_CLASSES, PageClass } from './classify.js';
-import { readCounters } from './counters.js';
-import { type Essential, visitEssentials } from './essentials.js';
+import { COUNTER_SYMBOLS, readCounters } from './counters.js';
+import { ESSENTIAL_SYMBOLS, type Essential, visitEssentials } from './essentials.js';
 import { PageBitmap } from './filtered-image.js';
 import { findMemMap, type MemMapPiece } from './mem-map.js';
 import { type PageLayout, pageLayout } from './page-layout.js';
@@ -132,11 +133,17 @@ interface Pass {
 
 class Planner {
   readonly #kept: { class: FilterClass | 'all'; why: string }[] = [];
+  readonly #symbols: ReadonlyMap<string, bigint>;
 
   constructor(
     private readonly image: MemoryImage,
     private readonly array: PageArray,
-  ) {}
+  ) {
+    const { info, kernel } = array;
+    // One walk over the symbol table for all who need it.
+    const wanted = new Set<string>([...COUNTER_SYMBOLS, ...ESSENTIAL_SYMBOLS]);
+    this.#symbols = info.has('SYMBOL(kallsyms_names)') ? findSymbols(kernel.space, info, wanted) : new Map();
+  }
 
   plan(askedLevel: number): PageFilter {
     let level = askedLevel;
@@ -160,25 +167,27 @@ class Planner {
     return level & ~BITS_OF[name];
   }
 
+  /** No level bit takes poisoned and offline pages away, so none can give them back. */
+  #isKept(found: number): boolean {
+    const name = CLASS_OF[found];
+    return name === undefined || this.#kept.some((kept) => kept.class === name);
+  }
+
   #classify(level: number): Pass {
     const excluded = new PageBitmap(pageLimit(pageRuns(this.image.ranges, this.image.pageSize)));
     const counts = new Float64Array(PAGE_CLASSES);
-    const findings = classifyPages(
-      this.array.kernel.space,
-      this.array.layout,
-      this.array.pieces,
-      level,
-      (first, classes) => {
-        for (let i = 0; i < classes.length; ) {
-          const found = classes[i]!;
-          let end = i + 1;
-          while (end < classes.length && classes[end] === found) end++;
-          counts[found]! += end - i;
-          if (CLASS_OF[found] !== undefined) excluded.addRun(first + i, end - i);
-          i = end;
-        }
-      },
-    );
+    const { kernel, layout, pieces } = this.array;
+    const findings = classifyPages(kernel.space, layout, pieces, level, (first, classes) => {
+      for (let i = 0; i < classes.length; ) {
+        const found = classes[i]!;
+        let end = i + 1;
+        while (end < classes.length && classes[end] === found) end++;
+        const isKept = this.#isKept(found);
+        counts[isKept ? PageClass.kept : found]! += end - i;
+        if (!isKept) excluded.addRun(first + i, end - i);
+        i = end;
+      }
+    });
     return { excluded, counts, findings };
   }
 
@@ -186,7 +195,7 @@ class Planner {
   #lostEssentials({ excluded }: Pass, level: number): Map<FilterClass, string> {
     const lost = new Map<number, Essential>();
     const { pageSize } = this.image;
-    visitEssentials(this.image, this.array.kernel, this.array.info, (essential) => {
+    visitEssentials(this.image, this.array.kernel, this.array.info, this.#symbols, (essential) => {
       const first = Math.floor(essential.physical / pageSize);
       const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
       const page = excluded.next(first, limit, true);
@@ -210,18 +219,26 @@ class Planner {
   /** Classes whose number of pages is far from what the kernel itself counts. */
   #wrongCounts({ counts, findings }: Pass, level: number): Map<FilterClass, string> {
     const why = new Map<FilterClass, string>();
-    const counters = readCounters(this.array.kernel.space, this.array.info);
-    const check = (name: FilterClass, counted: number, expected: number | undefined, bits: number) => {
-      if (expected === undefined || (level & bits) !== bits) return;
-      if (Math.abs(counted - expected) > Math.max(expected * SLACK_SHARE, SLACK_PAGES)) {
-        why.set(name, `${counted} pages look like it, the kernel counts ${expected}`);
+    const counters = readCounters(this.array.kernel.space, this.array.info, this.#symbols);
+    /** `least` to `least + more` pages are what the kernel counts. */
+    const check = (name: FilterClass, bits: number, counted: number, least: number | undefined, more = 0) => {
+      if (least === undefined || (level & bits) !== bits) return;
+      const slack = Math.max((least + more) * SLACK_SHARE, SLACK_PAGES);
+      if (counted < least - slack || counted > least + more + slack) {
+        why.set(
+          name,
+          `${counted} pages look like it, the kernel counts ${least}${more > 0 ? ` to ${least + more}` : ''}`,
+        );
       }
     };
+    const { free, anonymous, file, swapCached } = counters;
     const cache = counts[PageClass.cache]! + counts[PageClass.privateCache]!;
-    check('free', counts[PageClass.free]!, counters.free, LEVEL.free);
-    check('user', counts[PageClass.user]! - findings.hugetlbPages, counters.anonymous, LEVEL.user);
-    // Only both kinds together are what the kernel counts.
-    check('cache', cache, counters.file, LEVEL.privateCache);
+    check('free', LEVEL.free, counts[PageClass.free]!, free);
+    // In the swap cache may be pages that no process maps any more: anonymous by their struct page, not counted as such.
+    check('user', LEVEL.user, counts[PageClass.user]! - findings.hugetlbPages, anonymous, swapCached);
+    // Only both kinds together are what the kernel counts, and the swap cache with them.
+    const fileOnly = file === undefined ? undefined : Math.max(0, file - swapCached);
+    check('cache', LEVEL.privateCache, cache, fileOnly, Math.min(file ?? 0, swapCached));
     if (findings.impossibleOrders > MAX_IMPOSSIBLE) {
       why.set('free', `${findings.impossibleOrders} blocks have sizes that can't be`);
     }

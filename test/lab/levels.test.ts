@@ -1,0 +1,210 @@
+/**
+ * Dump levels of real guests, page for page against makedumpfile, and what crash and drgn see in a filtered dump. One
+ * guest has everything that a page can be: NUMA, RAM behind the PCI hole, a DIMM, 5-level paging, hugetlb, THP, swap
+ * cache, page cache with buffers, a balloon. Another has none of it, and no KASLR.
+ */
+
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { convertImage } from '#src/engine/convert/convert.js';
+import { openImage } from '#src/engine/formats/registry.js';
+import type { MemoryImage } from '#src/engine/image/memory-image.js';
+import { pageRuns } from '#src/engine/image/ranges.js';
+import { type FoundVmcoreinfo, findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
+import { planFilter } from '#src/engine/linux/pages/page-filter.js';
+import { command } from './harness/command.js';
+import type { LabGuest } from './harness/guest.js';
+import { keptPages } from './harness/kept-pages.js';
+import { type Lab, startLab } from './harness/lab.js';
+import { until } from './harness/until.js';
+
+const LEVELS = [0, 1, 2, 4, 8, 16, 17, 23, 25, 27, 31] as const;
+const MIB = 1 << 20;
+
+let lab: Lab;
+
+beforeAll(async () => {
+  lab = await startLab({ debug: true });
+});
+afterAll(async () => {
+  await lab?.stop();
+});
+
+/** A guest that was dumped: QEMU's ELF file, and ours made of it with nothing but zero pages left out. */
+interface Dumped {
+  readonly elf: string;
+  readonly kdump: string;
+  readonly image: MemoryImage;
+  readonly found: FoundVmcoreinfo;
+}
+
+async function dump(guest: LabGuest, stem: string): Promise<Dumped> {
+  const elf = join(lab.directory, `${stem}.elf`);
+  const kdump = join(lab.directory, `${stem}.kdump`);
+  await lab.virsh('suspend', guest.uuid);
+  await lab.virsh('dump', '--memory-only', guest.uuid, elf);
+  await guest.destroy();
+  await convert(elf, kdump);
+  const image = openImage(elf);
+  return { elf, kdump, image, found: findVmcoreinfo(image).found! };
+}
+
+async function convert(elf: string, output: string): Promise<void> {
+  const signal = new AbortController().signal;
+  await convertImage({ input: { kind: 'file', path: elf }, output, compression: 'lzo', signal, onProgress: () => {} });
+}
+
+/** Pages of RAM, for which one of the two says `kept` and the other one doesn't; and how many both leave out. */
+async function compare({ image, found, kdump }: Dumped, level: number): Promise<{ differing: number[]; out: number }> {
+  const filtered = join(lab.directory, 'filtered');
+  fs.rmSync(filtered, { force: true });
+  await command('makedumpfile', ['-l', '-d', String(level), kdump, filtered]);
+  const theirs = keptPages(filtered);
+  const { excluded, report } = planFilter(image, found, level);
+  expect(report).toMatchObject({ level, kept: [] });
+  const differing: number[] = [];
+  let out = 0;
+  for (const { firstPage, pageCount } of pageRuns(image.ranges, image.pageSize)) {
+    for (let page = firstPage; page < Math.min(firstPage + pageCount, theirs.limit); page++) {
+      const isOut = excluded?.has(page) ?? false;
+      if (isOut) out++;
+      if (isOut === theirs.has(page)) differing.push(page);
+    }
+  }
+  return { differing, out };
+}
+
+describe('a guest with all kinds of pages', () => {
+  let dumped: Dumped;
+  /** The guest's own counters right before the dump, in pages. */
+  let meminfo: (name: string) => number;
+
+  beforeAll(async () => {
+    const disks = [disk('files'), disk('swap')];
+    const guest = await lab.guest('all pages', {
+      memoryMiB: MEMORY_MIB,
+      cmdline: 'fill=160',
+      // Two nodes, RAM on both sides of the PCI hole, a DIMM; `maximum` under emulation has 5-level paging.
+      domain: `<maxMemory slots='2' unit='MiB'>2048</maxMemory>
+        <cpu mode='maximum'><numa>
+          <cell id='0' cpus='0' memory='320' unit='MiB'/><cell id='1' cpus='1' memory='320' unit='MiB'/>
+        </numa></cpu>
+        <qemu:commandline><qemu:arg value='-machine'/><qemu:arg value='max-ram-below-4g=256M'/></qemu:commandline>`,
+      devices: `${disks.map(diskXml).join('')}
+        <memory model='dimm'><target><size unit='MiB'>128</size><node>1</node></target></memory>`,
+    });
+    await guest.waitReady('FILLED');
+    await makePages(guest);
+    const text = await guest.shell('cat /proc/meminfo', 120_000);
+    meminfo = (name) => Number(new RegExp(`^${name}: +(\\d+)`, 'm').exec(text)?.[1]) / 4;
+    dumped = await dump(guest, 'all');
+  });
+  afterAll(() => dumped?.image.close());
+
+  function disk(name: string): string {
+    const path = join(lab.directory, name);
+    fs.writeFileSync(path, '');
+    fs.truncateSync(path, 64 * MIB);
+    return path;
+  }
+
+  test('has what it should have', () => {
+    for (const name of ['AnonHugePages', 'ShmemHugePages', 'Hugetlb', 'SwapCached']) {
+      expect([name, meminfo(name)]).toEqual([name, expect.toSatisfy((pages: number) => pages >= 512)]);
+    }
+    const { image, found } = dumped;
+    expect(image.ranges.length).toBeGreaterThan(2);
+    expect(image.ranges.at(-1)!.start).toBeGreaterThan(2 ** 32);
+    const { excluded } = planFilter(image, found, 31).report;
+    expect(excluded.offline).toBe(BALLOON_MIB * 256);
+    expect(excluded.privateCache).toBeGreaterThan(16 * 256);
+    expect(excluded.user).toBeGreaterThan(meminfo('AnonPages') + meminfo('Hugetlb') - 1024);
+  });
+
+  test.each(LEVELS)('level %i leaves out the pages that makedumpfile leaves out', async (level) => {
+    const { differing, out } = await compare(dumped, level);
+    expect(differing).toEqual([]);
+    expect(out > 0).toBe(level > 1);
+  });
+});
+
+describe('a guest without KASLR, on a machine of old', () => {
+  let dumped: Dumped;
+
+  beforeAll(async () => {
+    const guest = await lab.guest('nokaslr', { machine: 'pc', memoryMiB: 200, cmdline: 'nokaslr fill=40' });
+    await guest.waitReady('FILLED');
+    dumped = await dump(guest, 'nokaslr');
+  });
+  afterAll(() => dumped?.image.close());
+
+  test.each([2, 8, 16, 31])('level %i leaves out the pages that makedumpfile leaves out', async (level) => {
+    expect(dumped.found.info.kernelOffset).toBe(0n);
+    const { differing, out } = await compare(dumped, level);
+    expect(differing).toEqual([]);
+    expect(out).toBeGreaterThan(1000);
+  });
+});
+
+/** With the DIMM. */
+const MEMORY_MIB = 768;
+const BALLOON_MIB = 40;
+
+function diskXml(path: string, index: number): string {
+  return `<disk type='file'><driver name='qemu' type='raw'/><source file='${path}'/>
+    <target dev='vd${'ab'[index]}' bus='virtio'/></disk>`;
+}
+
+async function makePages(guest: LabGuest): Promise<void> {
+  // A busy machine takes its time.
+  const run = async (...lines: string[]) => await guest.shell(lines.join('; '), 180_000);
+  // A dd that can't get rid of its buffer holds it as anonymous memory.
+  const hold = (name: string, mib: number, first = '') =>
+    `mkfifo /tmp/${name}; sh -c "${first}exec 4<>/tmp/${name}; exec dd if=/ram/mix of=/tmp/${name} bs=${mib}M count=1" >/dev/null 2>&1 &`;
+  const waits = (count: number) =>
+    until('the buffers', async () => Number(await run('grep -l pipe_w /proc/[0-9]*/wchan | wc -l')) >= count, 120_000);
+  const held = Number(await run('grep -l pipe_w /proc/[0-9]*/wchan | wc -l'));
+
+  await run(
+    'for f in /sys/devices/system/memory/*/state',
+    'do grep -q online $f && continue',
+    'echo online >$f',
+    'done',
+  ).catch(() => undefined);
+  await run(
+    'echo 12 >/proc/sys/vm/nr_hugepages',
+    'mkdir /huge',
+    'mount -t hugetlbfs none /huge',
+    'fallocate -l 8M /huge/a',
+  );
+  await run(
+    'mkdir /hugetmp',
+    'mount -t tmpfs -o huge=always none /hugetmp',
+    'dd if=/dev/zero of=/hugetmp/a bs=1M count=8',
+  );
+  await run('echo always >/sys/kernel/mm/transparent_hugepage/enabled', hold('thp', 24));
+  await waits(held + 1);
+  // ext4 keeps buffers with its pages, which is private data; with and without.
+  await run(
+    'mke2fs /dev/vda >/dev/null',
+    'mkdir /disk',
+    'mount -t ext4 /dev/vda /disk',
+    'dd if=/ram/mix of=/disk/a bs=1M count=20',
+  );
+
+  await run('echo never >/sys/kernel/mm/transparent_hugepage/enabled', 'mkswap /dev/vdb', 'swapon /dev/vdb');
+  await run('mkdir /cg', 'mount -t cgroup2 none /cg', 'echo +memory >/cg/cgroup.subtree_control', 'mkdir /cg/swapped');
+  await run(hold('swap', 20, 'echo \\$\\$ >/cg/swapped/cgroup.procs; '));
+  await waits(held + 2);
+  // Swapped out, and by being read swapped in again: in the swap cache now, half of it mapped nowhere.
+  await run('echo 12M >/cg/swapped/memory.reclaim').catch(() => undefined);
+  await run(
+    'P=$(cat /cg/swapped/cgroup.procs)',
+    "A=$(awk -F- '/^7f.* 00:00 0 *$/{print $1; exit}' /proc/$P/maps)",
+    'dd if=/proc/$P/mem bs=4096 skip=$((0x$A/4096)) count=2500 of=/dev/null',
+  );
+  await lab.virsh('setmem', guest.uuid, `${(MEMORY_MIB - BALLOON_MIB) * 1024}`, '--live');
+  const target = `actual ${(MEMORY_MIB - BALLOON_MIB) * 1024}\n`;
+  await until('the balloon', async () => (await lab.virsh('dommemstat', guest.uuid)).includes(target));
+}
