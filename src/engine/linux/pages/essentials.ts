@@ -43,10 +43,11 @@ const IMAGE_PARTS = [
   ['_stext', '_etext'],
   ['__start_rodata', '__end_rodata'],
   ['_sdata', '_edata'],
-  ['__bss_start', '__bss_stop'],
 ] as const;
+/** Variables; their end is the first of these that there is: what AMD's encryption would have used is given back. */
+const VARIABLES = ['__bss_start', '__start_bss_decrypted', '__bss_stop'] as const;
 const PER_CPU = ['__per_cpu_offset', '__per_cpu_start', '__per_cpu_end', 'nr_cpu_ids'] as const;
-export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...PER_CPU, 'page_offset_base'] as const;
+export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...VARIABLES, ...PER_CPU, 'page_offset_base'] as const;
 
 /**
  * Calls `visit` for each piece, in no particular order; pieces may overlap.
@@ -60,8 +61,9 @@ export function visitEssentials(
   visit: (essential: Essential) => void,
 ): void {
   const virtual = (need: Need, address: bigint, bytes: number) => visitVirtual(space, need, address, bytes, visit);
-  for (const [from, to] of IMAGE_PARTS) {
-    const [start, end] = [symbols.get(from), symbols.get(to)];
+  const [bss, encrypted, bssEnd] = VARIABLES.map((name) => symbols.get(name));
+  const parts = IMAGE_PARTS.map((names) => names.map((name) => symbols.get(name)));
+  for (const [start, end] of [...parts, [bss, encrypted ?? bssEnd]]) {
     if (start !== undefined && end !== undefined) virtual('kernel text and data', start, Number(end - start));
   }
   for (const name of IMAGE_PLACES) {
