@@ -73,7 +73,17 @@ export function sniffImage(path: string): Sniffed | undefined {
   }
 }
 
-/** All formats that can be read, for capability tables. */
+/** All formats, in the order of asking, with what of them is read. For the README's table. */
+export function formatCapabilities(): { name: string; title: string; kind: Format['kind']; scope: string }[] {
+  return FORMATS.map((format) => ({
+    name: format.name,
+    title: format.title,
+    kind: format.kind,
+    scope: format.kind === 'refused' ? '' : format.scope,
+  }));
+}
+
+/** All formats that can be read. */
 export function readableFormats(): Sniffed[] {
   return FORMATS.filter((format) => format.kind !== 'refused').map(({ name, title, kind }) => ({ name, title, kind }));
 }
