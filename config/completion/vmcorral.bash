@@ -4,7 +4,8 @@ _vmcorral() {
   case $before in
     --compression) COMPREPLY=($(compgen -W 'zlib lzo snappy zstd none' -- "$word")); return ;;
     --after) COMPREPLY=($(compgen -W 'leave resume reset destroy' -- "$word")); return ;;
-    --config|--file|--guest|--level|--limit|--map|--max-pause|--reason|--scope|--scratch|--since|--to|--with) COMPREPLY=(); return ;;
+    --format) COMPREPLY=($(compgen -W 'kdump flattened elf raw' -- "$word")); return ;;
+    --config|--file|--for|--guest|--level|--limit|--map|--max-pause|--reason|--scope|--scratch|--since|--split|--to|--with) COMPREPLY=(); return ;;
   esac
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "${verb:+$verb }${COMP_WORDS[i]}" in
@@ -28,7 +29,7 @@ _vmcorral() {
     'fetch') list='--config --file --help --json --no-color --to --verbose' ;;
     'verify') list='--all --config --help --json --no-color --verbose' ;;
     'rm') list='--config --help --json --no-color --verbose --yes' ;;
-    'convert') list='--compression --config --force --help --json --level --map --no-color --scratch --verbose --with' ;;
+    'convert') list='--compression --config --for --force --format --help --json --level --map --no-color --scratch --split --verbose --with' ;;
     'inspect') list='--compression --config --estimate --help --json --map --no-color --scratch --verbose --with' ;;
     'read') list='--config --help --json --map --no-color --raw --scratch --verbose --virtual --with --zero-fill' ;;
     'config') list='check show --config --help --json --no-color --verbose' ;;

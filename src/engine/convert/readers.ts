@@ -31,6 +31,7 @@ export function readersOf(image: MemoryImage): readonly Reader[] {
 /** Of what a conversion writes. */
 export function readersOfOutput(format: OutputFormat, compression: Compression, hasVmcoreinfo: boolean): Reader[] {
   if (format === 'elf') return elfReaders(hasVmcoreinfo, '');
+  if (format === 'raw') return [];
   return kdumpReaders(compression, hasVmcoreinfo, '');
 }
 

@@ -163,12 +163,15 @@ class ProgramHeaders {
     view.setBigUint64(at + OutputPhdr.fields.vaddr.offset, virtual, true);
   }
 
-  /** 0 unless both ends are mapped where the map says: what lies between then is, too, or not at all. */
+  /** 0 unless one of three pages stands where the map says: at the ends there may be one that is not mapped. */
   #directMap(start: number, size: number): bigint {
-    const first = this.#maps?.directMap(start);
-    const last = this.#maps?.directMap(start + size - this.#pageSize);
-    const isWhole = first !== undefined && last === first + BigInt(size - this.#pageSize);
-    return isWhole ? first : 0n;
+    const last = size - this.#pageSize;
+    const middle = Math.floor(last / 2 / this.#pageSize) * this.#pageSize;
+    for (const offset of [0, middle, last]) {
+      const found = this.#maps?.directMap(start + offset);
+      if (found !== undefined) return found - BigInt(offset);
+    }
+    return 0n;
   }
 
   #imagePart(load: number): { start: number; size: number; virtual: bigint } | undefined {

@@ -1,0 +1,106 @@
+/**
+ * Which version of a program opens which output, and the choice of an output for them. Measured on Debian 12: crash
+ * 8.0.2, makedumpfile 1.7.2 (built without snappy and zstd), drgn 0.0.22 and libkdumpfile 0.5.1, gdb 13.1, with dumps
+ * of a 6.1 guest (test/lab/writers.test.ts).
+ */
+
+import { COMPRESSIONS, type Compression } from '../../model/capture.js';
+import { VmcorralError } from '../../model/errors.js';
+import { assertCompression, OUTPUT_FORMATS, type OutputFormat, writerOf } from '../formats/writers.js';
+
+export { OUTPUT_FORMATS, type OutputFormat } from '../formats/writers.js';
+
+type Opens = Readonly<Partial<Record<OutputFormat, readonly Compression[]>>>;
+
+interface Preset {
+  readonly program: string;
+  readonly version: string;
+  readonly opens: Opens;
+}
+
+const PRESETS: readonly Preset[] = [
+  { program: 'crash', version: '8.0.2', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
+  { program: 'makedumpfile', version: '1.7.2', opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] } },
+  { program: 'drgn', version: '0.0.22', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
+  { program: 'libkdumpfile', version: '0.5.1', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
+  { program: 'gdb', version: '13.1', opens: { elf: ['none'] } },
+];
+
+/** For help texts and the README: `crash-8.0.2`. Without its version a name means the same. */
+export const PRESET_NAMES: readonly string[] = PRESETS.map(({ program, version }) => `${program}-${version}`);
+
+export interface OutputChoice {
+  readonly format: OutputFormat;
+  readonly compression: Compression;
+}
+
+export interface OutputWish {
+  readonly format: OutputFormat | undefined;
+  readonly compression: Compression | undefined;
+  /** Names of readers that must all open it. */
+  readonly readers: readonly string[];
+  readonly isPipe: boolean;
+}
+
+/**
+ * The most useful output that fits the wish.
+ * @throws USAGE for an unknown reader, and where the wish contradicts itself: by name
+ */
+export function chooseOutput(wish: OutputWish): OutputChoice {
+  const readers = wish.readers.map(presetOf);
+  const possible = choices().filter(
+    ({ format, compression }) =>
+      (wish.format ?? format) === format &&
+      (wish.compression ?? compression) === compression &&
+      (writerOf(format).isStream || !wish.isPipe) &&
+      // To a file it is only the detour for pipes.
+      (format !== 'flattened' || wish.isPipe || wish.format === format),
+  );
+  if (possible.length === 0) throw contradiction(wish);
+  const fits = (choice: OutputChoice, { opens }: Preset) => opens[choice.format]?.includes(choice.compression) === true;
+  const chosen = possible.find((choice) => readers.every((reader) => fits(choice, reader)));
+  if (chosen !== undefined) return chosen;
+  const refusing = readers.find((reader) => !possible.some((choice) => fits(choice, reader)));
+  const names = (refusing === undefined ? readers : [refusing]).map(({ program, version }) => `${program}-${version}`);
+  throw new VmcorralError(
+    'USAGE',
+    `${names.join(' and ')}: ${describe(wish)} is not opened by ${names.length === 1 ? 'it' : 'all of them'}`,
+    {
+      hint: readers.map(hintOf).join('; '),
+    },
+  );
+}
+
+/** zlib first: it opens everywhere. */
+function choices(): OutputChoice[] {
+  return OUTPUT_FORMATS.flatMap((format) =>
+    writerOf(format).compressions.map((compression) => ({ format, compression })),
+  );
+}
+
+function presetOf(name: string): Preset {
+  const found = PRESETS.find(({ program, version }) => name === program || name === `${program}-${version}`);
+  if (found !== undefined) return found;
+  throw new VmcorralError('USAGE', `nothing is known of a reader "${name.slice(0, 40)}"`, {
+    hint: `known are ${PRESET_NAMES.join(', ')}`,
+  });
+}
+
+function contradiction({ format, compression, isPipe }: OutputWish): VmcorralError {
+  if (format !== undefined && compression !== undefined) assertCompression(format, compression);
+  const what =
+    format === undefined ? `a dump compressed with ${compression}` : `a dump in ${writerOf(format).title} format`;
+  return new VmcorralError('USAGE', `${what} can't go to ${isPipe ? 'a pipe' : 'a file'}`, {
+    hint: isPipe ? '`--format flattened` can, and is the default for pipes' : 'leave --format out',
+  });
+}
+
+function describe({ format, compression, isPipe }: OutputWish): string {
+  const what = format === undefined ? 'a dump' : `the format ${format}`;
+  return `${what}${compression === undefined ? '' : ` compressed with ${compression}`}${isPipe ? ' through a pipe' : ''}`;
+}
+
+function hintOf({ program, version, opens }: Preset): string {
+  const parts = Object.entries(opens).map(([format, compressions]) => `${format} (${compressions.join(', ')})`);
+  return `${program}-${version} opens ${parts.join(', ')}`;
+}

@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest';
+import { chooseOutput, type OutputWish, PRESET_NAMES } from '#src/engine/convert/presets.js';
+import { errorOf } from '../../../builders/engine-files.js';
+
+const wish = (some: Partial<OutputWish>): OutputWish => ({
+  format: undefined,
+  compression: undefined,
+  readers: [],
+  isPipe: false,
+  ...some,
+});
+
+test.each([
+  ['nothing asked', {}, 'kdump zlib'],
+  ['to a pipe', { isPipe: true }, 'flattened zlib'],
+  ['ELF', { format: 'elf' }, 'elf none'],
+  ['ELF to a pipe', { format: 'elf', isPipe: true }, 'elf none'],
+  ['flattened in a file', { format: 'flattened', compression: 'zstd' }, 'flattened zstd'],
+  ['for crash', { readers: ['crash-8.0.2'] }, 'kdump zlib'],
+  ['for gdb', { readers: ['gdb'] }, 'elf none'],
+  ['for gdb and makedumpfile', { readers: ['gdb', 'makedumpfile-1.7.2'] }, 'elf none'],
+  ['for makedumpfile through a pipe', { readers: ['makedumpfile'], isPipe: true }, 'elf none'],
+] as const)('%s: %o gives %s', (_, some, expected) => {
+  const { format, compression } = chooseOutput(wish(some));
+  expect(`${format} ${compression}`).toBe(expected);
+});
+
+test.each([
+  [{ readers: ['gdb'], format: 'kdump' }, /^gdb-13.1: .* not opened by it/],
+  [{ readers: ['makedumpfile'], compression: 'zstd' }, /^makedumpfile-1.7.2: a dump compressed with zstd/],
+  [{ readers: ['drgn', 'gdb'], compression: 'lzo' }, /^gdb-13.1/],
+  [{ format: 'elf', compression: 'zlib' }, /ELF core format can't be compressed with zlib/],
+  [{ format: 'kdump', isPipe: true }, /can't go to a pipe/],
+  [{ readers: ['crash-1.0'] }, /nothing is known of a reader "crash-1.0"/],
+] as const)('%o is refused by name', (some, message) => {
+  const error = errorOf(() => chooseOutput(wish(some)));
+  expect(error.code).toBe('USAGE');
+  expect(error.message).toMatch(message);
+});
+
+test('every reader has something that it opens', () => {
+  for (const name of PRESET_NAMES) expect(chooseOutput(wish({ readers: [name] })).format).toBeDefined();
+});
