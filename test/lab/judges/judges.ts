@@ -1,0 +1,92 @@
+/** What programs that are not ours say of a file: digests of its pages, and what debuggers answer to fixed questions. */
+
+import { writeFileSync } from 'node:fs';
+import { command, tryCommand } from '../harness/command.js';
+import { labFile } from '../harness/lab-file.js';
+
+/** Debian's own: python3-libkdumpfile is not in others. */
+const PYTHON = '/usr/bin/python3';
+
+/** One digest for each of the first pages of a file, by plain Python (ELF, raw) or libkdumpfile; `-` for what is not there. */
+export async function pageDigests(kind: 'elf' | 'raw' | 'kdumpfile', path: string, count: number): Promise<string[]> {
+  const text = await command(PYTHON, [labFile('judges/page-digests.py'), kind, path, '0', String(count)]);
+  return text.split('\n');
+}
+
+/** The first few differences, as text: empty when there are none. */
+export function differences(found: readonly string[], expected: readonly string[]): string[] {
+  const text: string[] = found.length === expected.length ? [] : [`${found.length} pages, expected ${expected.length}`];
+  for (let page = 0; page < expected.length && text.length < 5; page++) {
+    if (found[page] !== expected[page]) text.push(`page ${page}: ${found[page]}, expected ${expected[page]}`);
+  }
+  return text;
+}
+
+export interface Registers {
+  /** Of each CPU the words of user_regs_struct but orig_rax. */
+  readonly cores: readonly (readonly string[])[];
+  /** QEMU's notes, in hex. */
+  readonly qemu: readonly string[];
+}
+
+/** Notes of an ELF core, by plain Python. */
+export async function registersOf(path: string): Promise<Registers> {
+  return JSON.parse(await command(PYTHON, [labFile('judges/page-digests.py'), 'registers', path])) as Registers;
+}
+
+/** The memory of QEMU's ELF dump as a file of another kind. */
+export async function makeSimple(kind: 'raw' | 'lime', elf: string, out: string): Promise<void> {
+  await command(PYTHON, [labFile('judges/make-simple.py'), kind, elf, out]);
+}
+
+const QUESTIONS = [
+  'sys',
+  'log',
+  'bt -a',
+  'ps',
+  'rd -8 linux_banner 128',
+  'rd jiffies_64',
+  'rd init_uts_ns 64',
+  'rd -p 0x1000 128',
+  'quit',
+];
+
+/** What crash answers; without the name of the file. */
+export async function crashSays(vmlinux: string, path: string): Promise<string> {
+  const questions = `${path}.crash`;
+  writeFileSync(questions, QUESTIONS.join('\n'));
+  const text = await command('crash', ['-s', '-i', questions, vmlinux, path], 600_000);
+  return text.replace(/^ *DUMPFILE: .*$/m, '').trim();
+}
+
+const DRGN = `
+from drgn.helpers.linux.pid import for_each_task
+print(prog['init_uts_ns'].name.release.string_().decode())
+print(hex(prog['jiffies_64']))
+for task in for_each_task(prog):
+    print(task.pid.value_(), task.comm.string_().decode())
+    # A task of the kernel: behind user frames drgn reads on, and in an ELF file finds physical memory at virtual 0.
+    if task.pid == 2:
+        print(prog.stack_trace(task))
+`;
+
+/** Release, jiffies, all tasks and the stack of one of them. */
+export async function drgnSays(vmlinux: string, path: string): Promise<string> {
+  const script = `${path}.drgn.py`;
+  writeFileSync(script, DRGN);
+  return await command('drgn', ['-q', '-c', path, '-s', vmlinux, script]);
+}
+
+/** Registers of each CPU. */
+export async function gdbSays(path: string): Promise<string> {
+  const args = ['-nx', '-batch', '-ex', 'thread apply all info registers', '-c', path];
+  const text = await command('gdb', args);
+  return text.slice(text.indexOf('Thread '));
+}
+
+/** The notes as readelf prints them. @throws what it complains of */
+export async function readelfSays(path: string): Promise<string> {
+  const { code, stdout, stderr } = await tryCommand('readelf', ['-lnW', path]);
+  if (code !== 0 || /Warning|Error/.test(stderr)) throw new Error(`readelf ${path}: ${stderr}`);
+  return stdout;
+}
