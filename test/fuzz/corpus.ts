@@ -10,8 +10,8 @@ import { flatten, recordsOf } from '../builders/flatten.js';
 import { fitted, IMAGE_MAKERS } from '../builders/image-makers.js';
 import { buildKdump } from '../builders/kdump-file.js';
 import { parseMap } from '../builders/memory-map.js';
+import { LISTINGS } from './listings.js';
 import { type Anatomy, anatomyOf } from './mutations.js';
-import { CORPUS } from './reader-fuzz.js';
 
 /** One image, of one or more files in a folder of its own. */
 export interface Seed {
@@ -29,10 +29,10 @@ const MAPS = ['pages 0x0 Ab.-c\npages 0x100000 D.e', 'pages 0x0 a'].map((pages) 
 
 const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
 
-const LISTINGS: readonly (readonly [string, Buffer])[] = [
+const NAMED: readonly (readonly [string, Buffer])[] = [
   ['ELF with overlaps', buildElf(`${NOTES}load 0 Ab.c memsz=0x8000\nload 0x2000 dE\nload 0x10000 =0`).bytes],
   ['flattened in small records', flatten(recordsOf(buildKdump('pages 0 aB.c').bytes, 700))],
-  ...CORPUS.map((bytes, i) => [`listing ${i}`, bytes] as const),
+  ...LISTINGS.map((bytes, i) => [`listing ${i}`, bytes] as const),
 ];
 
 /** Real files, small enough to be damaged as they are. */
@@ -57,7 +57,7 @@ export function makeCorpus(folder: string, only = ''): Seed[] {
       seeds.push(seedOf(`${maker.name} ${i}`, made.path, made.borders, { ...made.options, scratch: own }));
     }
   }
-  for (const [name, bytes] of LISTINGS.filter(([name]) => wanted(name))) {
+  for (const [name, bytes] of NAMED.filter(([name]) => wanted(name))) {
     const file = path.join(folderFor(), 'image');
     fs.writeFileSync(file, bytes);
     seeds.push(seedOf(name, file, [], {}));
