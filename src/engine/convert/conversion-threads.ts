@@ -51,9 +51,9 @@ export class ConversionThreads {
     });
     this.#failed.catch(() => undefined);
     const { input, output, format, compression } = setup;
-    const task: CoordinatorTask = { memory, compression, input, output, format };
+    const workerTask: WorkerTask = { memory, compression, checkPages: output.kind === 'pipe' };
+    const task: CoordinatorTask = { ...workerTask, input, output, format };
     this.#coordinator = this.#start('./coordinator.js', task);
-    const workerTask: WorkerTask = { memory, compression };
     this.#workers = Array.from({ length: setup.workers }, () => this.#start('./page-worker.js', workerTask));
     let last = -1;
     this.#reportProgress = () => {

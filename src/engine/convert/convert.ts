@@ -214,6 +214,11 @@ function coordinatorOutput(output: string | PipeTarget, files: OutputFiles | und
   return { kind: 'files', fds: files.fds, paths: files.partials };
 }
 
+function verificationOf(isFile: boolean, compression: Compression, verify: boolean): Verification {
+  if (isFile) return verify ? 'reopened' : 'none';
+  return compression === 'none' ? 'none' : 'pages';
+}
+
 function resultOf(
   { compression, verify, level = DEFAULT_LEVEL }: ConvertOptions,
   format: OutputFormat,
@@ -233,10 +238,10 @@ function resultOf(
     outputBytes: outputBytes.reduce((sum, bytes) => sum + bytes, 0),
     sha256: sha256[0]!,
     files: (files?.paths ?? []).map((path, i) => ({ path, sizeBytes: outputBytes[i]!, sha256: sha256[i]! })),
-    verification: files !== undefined && verify !== false ? 'reopened' : 'none',
+    verification: verificationOf(files !== undefined, compression, verify !== false),
     losses,
     ...(expected.map === undefined ? {} : { map: expected.map }),
-    readers: readersOfOutput(format, compression, hasVmcoreinfo),
+    readers: readersOfOutput(format, compression, hasVmcoreinfo, outputBytes.length),
     warnings: slow === undefined ? written.warnings : [...written.warnings, slow],
   };
 }

@@ -13,6 +13,8 @@ import type { SharedMemory } from './slots.js';
 export interface WorkerTask {
   readonly memory: SharedMemory;
   readonly compression: Compression;
+  /** Each page is decompressed and compared at once: nobody reads the output again. */
+  readonly checkPages: boolean;
 }
 
 /** Seen when nothing else is being done any more: the thread then ends by itself. */

@@ -6,10 +6,11 @@ import { PageCompressor } from '../codec/page-codec.js';
 import { RandomPages } from '../codec/random-pages.js';
 import type { WorkerMessage, WorkerTask } from './messages.js';
 import { postFailure } from './messages.js';
+import { SlotChecker } from './slot-check.js';
 import { SLOT_BYTES, type Slot, Slots } from './slots.js';
 import { verifyBatches } from './verify.js';
 
-const { memory, compression } = workerData as WorkerTask;
+const { memory, compression, checkPages } = workerData as WorkerTask;
 const slots = new Slots(memory);
 const ZEROS = Buffer.alloc(SLOT_BYTES);
 const crc32 = new Crc32();
@@ -31,16 +32,22 @@ parentPort!.on('message', (message: WorkerMessage) => {
 function compressSlots(): void {
   const compressor = compression === 'none' ? undefined : new PageCompressor(compression);
   let packer: SlotPacker | undefined;
+  let checker: SlotChecker | undefined;
   try {
     for (;;) {
       const sequence = slots.claim();
       if (!slots.waitReady(sequence)) return;
       packer ??= new SlotPacker(slots.pageSize, compressor);
       packer.pack(slots.of(sequence));
+      if (checkPages && compression !== 'none') {
+        checker ??= new SlotChecker(slots.pageSize, compression);
+        checker.check(slots.of(sequence));
+      }
       slots.complete(sequence);
     }
   } finally {
     compressor?.close();
+    checker?.close();
   }
 }
 

@@ -21,8 +21,8 @@ interface Preset {
 const PRESETS: readonly Preset[] = [
   { program: 'crash', version: '8.0.2', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
   { program: 'makedumpfile', version: '1.7.2', opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] } },
-  { program: 'drgn', version: '0.0.22', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
-  { program: 'libkdumpfile', version: '0.5.1', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
+  { program: 'drgn', version: '0.0.22', opens: { kdump: COMPRESSIONS, elf: ['none'] } },
+  { program: 'libkdumpfile', version: '0.5.1', opens: { kdump: COMPRESSIONS, elf: ['none'] } },
   { program: 'gdb', version: '13.1', opens: { elf: ['none'] } },
 ];
 

@@ -29,10 +29,38 @@ export function readersOf(image: MemoryImage): readonly Reader[] {
 }
 
 /** Of what a conversion writes. */
-export function readersOfOutput(format: OutputFormat, compression: Compression, hasVmcoreinfo: boolean): Reader[] {
-  if (format === 'elf') return elfReaders(hasVmcoreinfo, '');
+export function readersOfOutput(
+  format: OutputFormat,
+  compression: Compression,
+  hasVmcoreinfo: boolean,
+  files: number,
+): readonly Reader[] {
+  if (format === 'elf') return outputElfReaders(hasVmcoreinfo);
   if (format === 'raw') return [];
-  return kdumpReaders(compression, hasVmcoreinfo, '');
+  const readers = kdumpReaders(compression, hasVmcoreinfo, '');
+  if (format === 'flattened') return readers.map((reader) => (reader.name === 'crash' ? reader : rearranged(reader)));
+  return files === 1 ? readers : readers.map(ofParts);
+}
+
+/** Its segments have all that readers want, and virtual addresses where the kernel was proven. */
+function outputElfReaders(hasVmcoreinfo: boolean): Reader[] {
+  const remark = hasVmcoreinfo ? '' : 'needs VMCOREINFO in the notes';
+  return [
+    { name: 'crash', opens: true, remark: 'with the debug vmlinux' },
+    { name: 'drgn', opens: hasVmcoreinfo, remark },
+    { name: 'makedumpfile', opens: hasVmcoreinfo, remark },
+    { name: 'gdb', opens: true, remark: hasVmcoreinfo ? '' : 'registers only' },
+  ];
+}
+
+function rearranged({ name, opens, remark }: Reader): Reader {
+  const also = remark === '' ? '' : `, ${remark}`;
+  return opens ? { name, opens, remark: `after \`makedumpfile -R\`${also}` } : { name, opens, remark };
+}
+
+function ofParts({ name, opens, remark }: Reader): Reader {
+  if (name === 'crash') return { name, opens, remark: 'with the debug vmlinux; name all parts' };
+  return opens ? { name, opens, remark: 'after `makedumpfile --reassemble`' } : { name, opens, remark };
 }
 
 /** crash knows streams, but fails on the IDT of today's kernels, on what QEMU 10 writes and on every block but pc.ram. */

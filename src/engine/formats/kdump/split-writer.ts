@@ -28,6 +28,7 @@ export class SplitKdumpWriter implements DumpWriter {
     }
     const firstIndexes = outputs.map((_, i) => Math.floor((i * facts.keptPages) / outputs.length));
     const startPages = pagesAt(facts, firstIndexes);
+    const timestampSeconds = Math.floor(Date.now() / 1000);
     this.#parts = outputs.map((output, i) => {
       const firstIndex = firstIndexes[i]!;
       const keptPages = (firstIndexes[i + 1] ?? facts.keptPages) - firstIndex;
@@ -35,6 +36,7 @@ export class SplitKdumpWriter implements DumpWriter {
         startPage: i === 0 ? 0 : startPages[i]!,
         endPage: startPages[i + 1] ?? pageLimit(facts.ram),
         keptPages,
+        timestampSeconds,
       };
       return { writer: new KdumpWriter(output, facts, compression, part), firstIndex, keptPages };
     });

@@ -29,6 +29,8 @@ export interface KdumpPart {
   /** Exclusive. */
   readonly endPage: number;
   readonly keptPages: number;
+  /** Equal in all parts: makedumpfile compares their headers byte by byte. */
+  readonly timestampSeconds: number;
 }
 
 export class KdumpWriter implements DumpWriter {
@@ -105,14 +107,14 @@ export class KdumpWriter implements DumpWriter {
       machine: machine === 'unknown' ? 'x86_64' : machine,
       // libkdumpfile (0.5.1), and by that drgn, ignore the machine where one of these is empty.
       ...(release === undefined ? {} : { sysname: 'Linux', release, version: '(unknown)' }),
-      timestampSeconds: Math.floor(Date.now() / 1000),
+      timestampSeconds: part?.timestampSeconds ?? Math.floor(Date.now() / 1000),
       status: STATUS_COMPRESSION[compression],
       blockSize: pageSize,
       subHeaderSize: subBlocks,
       bitmapBlocks,
       maxMapnr: Math.min(limit, 0xffffffff),
       totalRamBlocks: Math.min(ramPages, 0xffffffff),
-      writtenBlocks: Math.min(this.#keptPages, 0xffffffff),
+      writtenBlocks: Math.min(this.#facts.keptPages, 0xffffffff),
       nrCpus: this.#facts.notes.filter(({ owner, type }) => owner === 'CORE' && type === NT_PRSTATUS).length,
     });
     // The signature fills its field, without a NUL.
