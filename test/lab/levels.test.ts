@@ -50,9 +50,37 @@ async function dump(guest: LabGuest, stem: string): Promise<Dumped> {
   return { elf, kdump, image, found: findVmcoreinfo(image).found! };
 }
 
-async function convert(elf: string, output: string): Promise<void> {
+async function convert(elf: string, output: string, level = 1): Promise<void> {
   const signal = new AbortController().signal;
-  await convertImage({ input: { kind: 'file', path: elf }, output, compression: 'lzo', signal, onProgress: () => {} });
+  const input = { kind: 'file', path: elf } as const;
+  await convertImage({ input, output, level, compression: 'lzo', signal, onProgress: () => {} });
+}
+
+/** What crash answers to questions about the kernel. */
+async function crashSays(file: string): Promise<string> {
+  const commands = `${file}.commands`;
+  fs.writeFileSync(commands, 'sys -t\nlog\nps\nbt -a\nmount\nkmem -s\nquit\n');
+  const answer = await command('crash', ['-s', '-i', commands, lab.vmlinux!, file], 500_000);
+  return answer.replaceAll(file, 'FILE');
+}
+
+/** Tasks with their kernel stacks, mounts and slab caches, as drgn finds them. */
+async function drgnSays(file: string): Promise<string> {
+  const script = `${file}.py`;
+  fs.writeFileSync(
+    script,
+    `from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.fs import for_each_mount, mount_dst
+from drgn.helpers.linux.slab import for_each_slab_cache
+for task in for_each_task(prog):
+    print(task.pid.value_(), task.comm.string_().decode())
+    try: print(prog.stack_trace(task))
+    except Exception as error: print(error)
+for mount in for_each_mount(prog["init_task"].nsproxy.mnt_ns): print(mount_dst(mount))
+for cache in for_each_slab_cache(prog): print(cache.name.string_().decode(), cache.object_size.value_())
+`,
+  );
+  return await command('drgn', ['-q', '-c', file, '-s', lab.vmlinux!, script], 300_000);
 }
 
 /** Pages of RAM, for which one of the two says `kept` and the other one doesn't; and how many both leave out. */
@@ -145,6 +173,19 @@ describe('a guest without KASLR, on a machine of old', () => {
     expect(differing).toEqual([]);
     expect(out).toBeGreaterThan(1000);
   });
+
+  test('crash and drgn answer about the filtered dump as about the whole one', async () => {
+    const filtered = join(lab.directory, 'nokaslr.31');
+    await convert(dumped.elf, filtered, 31);
+    expect(fs.statSync(filtered).size).toBeLessThan(fs.statSync(dumped.kdump).size / 2);
+    const [whole, kernelOnly] = await Promise.all([dumped.kdump, filtered].map(crashSays));
+    expect(whole).toContain('kmalloc-');
+    expect(whole).toContain('/proc');
+    expect(kernelOnly?.replace('  [PARTIAL DUMP]', '')).toBe(whole?.replace('  [PARTIAL DUMP]', ''));
+    const [tasks, tasksLeft] = await Promise.all([dumped.kdump, filtered].map(drgnSays));
+    expect(tasks).toContain('kthreadd');
+    expect(tasksLeft).toBe(tasks);
+  }, 900_000);
 });
 
 /** With the DIMM. */
