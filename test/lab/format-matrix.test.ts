@@ -178,7 +178,8 @@ describe('debuggers', () => {
     const [first, ...others] = await inPairs([files[0]!, files[1]!, whole], (path) => drgnSays(lab.vmlinux!, path));
     expect(first).toContain(lab.kernelRelease);
     expect(first).toContain('2 kthreadd');
-    expect(first).toMatch(/#\d+ .*schedule/);
+    // One of them may have been running.
+    expect(first?.match(/^#\d+ +schedule /gm)?.length).toBeGreaterThan(10);
     for (const other of others) expect(other).toBe(first);
   });
 

@@ -65,12 +65,15 @@ print(prog['init_uts_ns'].name.release.string_().decode())
 print(hex(prog['jiffies_64']))
 for task in for_each_task(prog):
     print(task.pid.value_(), task.comm.string_().decode())
-    # A task of the kernel: behind user frames drgn reads on, and in an ELF file finds physical memory at virtual 0.
-    if task.pid == 2:
-        print(prog.stack_trace(task))
+    # Tasks of the kernel: behind user frames drgn reads on, and in an ELF file finds physical memory at virtual 0.
+    if not task.mm:
+        try:
+            print(prog.stack_trace(task))
+        except (ValueError, LookupError) as error:
+            print(error) # it runs
 `;
 
-/** Release, jiffies, all tasks and the stack of one of them. */
+/** Release, jiffies, all tasks and the stacks of the kernel's own. */
 export async function drgnSays(vmlinux: string, path: string): Promise<string> {
   const script = `${path}.drgn.py`;
   writeFileSync(script, DRGN);
