@@ -56,10 +56,13 @@ async function convert(elf: string, output: string, level = 1): Promise<void> {
   await convertImage({ input, output, level, compression: 'lzo', signal, onProgress: () => {} });
 }
 
-/** What crash answers to questions about the kernel. */
+/**
+ * What crash answers to questions about the kernel. Not `mount`: crash 8.0.2 looks for the first task by counting pids up
+ * from 1, and counts for ever where it finds none but the idle ones, as it often does on this kernel. drgn tells the mounts.
+ */
 async function crashSays(file: string): Promise<string> {
   const commands = `${file}.commands`;
-  fs.writeFileSync(commands, 'sys -t\nlog\nps\nbt -a\nmount\nkmem -s\nquit\n');
+  fs.writeFileSync(commands, 'sys -t\nlog\nps\nbt -a\nkmem -s\nquit\n');
   const answer = await command('crash', ['-s', '-i', commands, lab.vmlinux!, file], 500_000);
   return answer.replaceAll(file, 'FILE');
 }
@@ -180,7 +183,6 @@ describe('a guest without KASLR, on a machine of old', () => {
     expect(fs.statSync(filtered).size).toBeLessThan(fs.statSync(dumped.kdump).size / 2);
     const [whole, kernelOnly] = await Promise.all([dumped.kdump, filtered].map(crashSays));
     expect(whole).toContain('kmalloc-');
-    expect(whole).toContain('/proc');
     expect(kernelOnly?.replace('  [PARTIAL DUMP]', '')).toBe(whole?.replace('  [PARTIAL DUMP]', ''));
     const [tasks, tasksLeft] = await Promise.all([dumped.kdump, filtered].map(drgnSays));
     expect(tasks).toContain('kthreadd');

@@ -7,10 +7,10 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs a program (no shell) and never throws for its exit code. Killed after `timeoutMs` (default 120 s). */
+/** Runs a program (no shell, nothing to read from) and never throws for its exit code. Killed after `timeoutMs` (120 s). */
 export function tryCommand(file: string, args: readonly string[], timeoutMs = 120_000): Promise<CommandResult> {
   return new Promise((resolve) => {
-    execFile(
+    const child = execFile(
       file,
       [...args],
       { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 1 << 28 },
@@ -19,6 +19,7 @@ export function tryCommand(file: string, args: readonly string[], timeoutMs = 12
         resolve({ code, stdout, stderr: error !== null && stderr === '' ? error.message : stderr });
       },
     );
+    child.stdin?.end();
   });
 }
 
