@@ -6,14 +6,15 @@
 import os from 'node:os';
 
 const [what, ...rest] = process.argv.slice(2);
-const benches = { capture: './capture.mjs', convert: './convert.mjs', codec: './codec.mjs' };
+const benches = { capture: './capture.mjs', convert: './convert.mjs', filter: './filter.mjs', codec: './codec.mjs' };
 
 if (!(what in benches)) {
   console.error(`usage: npm run bench -- capture
        npm run bench -- convert [ELF-CORE [ROUNDS [FLATTENED]]]
+       npm run bench -- filter [ELF-CORE [ROUNDS]]
        npm run bench -- codec ELF-CORE
 
-capture, and convert without a file: on real guests of their own (need what \`bash scripts/setup.sh --lab\` installs)
+capture, and convert and filter without a file: on real guests of their own (need what \`bash scripts/setup.sh --lab\` installs)
 ELF-CORE: a dump of a real guest with VMCOREINFO (virsh dump --memory-only)`);
   process.exit(2);
 }

@@ -1,11 +1,5 @@
-/** Runs capture.bench.ts, which needs the lab's real guests and therefore the test runner. */
+/** One guest dumped by virsh and by vmcorral; see capture.bench.ts. */
 
-import { spawnSync } from 'node:child_process';
+import { runInLab } from './processes.mjs';
 
-export async function run() {
-  const vitest = new URL('../node_modules/vitest/vitest.mjs', import.meta.url).pathname;
-  const { status } = spawnSync(process.execPath, [vitest, 'run', '--project', 'bench', 'bench/capture.bench.ts'], {
-    stdio: 'inherit',
-  });
-  process.exitCode = status ?? 1;
-}
+export const run = () => runInLab('capture.bench.ts');

@@ -3,16 +3,14 @@
  * targets. makedumpfile reads an aligned copy: QEMU's own ELF it refuses. Without a file: a guest of its own.
  */
 
-import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { alignElf } from './align-elf.mjs';
-import { mebibytes, median, seconds, spread, table } from './figures.mjs';
-import { measured } from './processes.mjs';
+import { mebibytes, seconds } from './figures.mjs';
+import { measured, output, runInLab } from './processes.mjs';
+import { converting, judge, placed, printWays, takeInTurns, verdict, wayOf } from './ways.mjs';
 
-const CLI = fileURLToPath(new URL('../bin/vmcorral.mjs', import.meta.url));
 const DEFLATE = 'makedumpfile -c -d 1';
 const LZO = 'makedumpfile -l -d 1';
 const COMPRESSIONS = ['zlib', 'lzo', 'snappy', 'zstd'];
@@ -31,12 +29,7 @@ const TARGETS = [
 
 /** @param args ELF core (none: makes a guest), rounds, and a flattened dump of QEMU to read */
 export async function run([input, rounds = '3', flattened]) {
-  if (input === undefined) {
-    const vitest = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
-    const args = [vitest, 'run', '--project', 'bench', 'bench/convert.bench.ts'];
-    process.exitCode = spawnSync(process.execPath, args, { stdio: 'inherit' }).status ?? 1;
-    return;
-  }
+  if (input === undefined) return runInLab('convert.bench.ts');
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'vmcorral-bench-'));
   try {
     await compare(input, flattened, Number(rounds), folder);
@@ -49,39 +42,20 @@ export async function run([input, rounds = '3', flattened]) {
 async function compare(input, flattened, rounds, folder) {
   const aligned = path.join(folder, 'aligned');
   alignElf(input, aligned);
-  const version = execFileSync('makedumpfile', ['-v'], { encoding: 'utf8' }).split('\n')[0];
+  const version = output('makedumpfile', ['-v']).split('\n')[0];
   console.log(`${input}: ${mebibytes(fs.statSync(input).size)}; ${version}; ${rounds} rounds, taken in turns\n`);
   const ways = [
     ['cat > file', ['sh', '-c', 'cat < "$1" > "$2"', 'sh', aligned]],
     [DEFLATE, ['makedumpfile', '-c', '-d', '1', aligned]],
     [LZO, ['makedumpfile', '-l', '-d', '1', aligned]],
-    ...COMPRESSIONS.map((compression) => [`vmcorral ${compression}`, ours(input, compression)]),
+    ...COMPRESSIONS.map((compression) => [`vmcorral ${compression}`, converting(input, '--compression', compression)]),
     ...COMPRESSIONS.map((compression) => [`vmcorral ${compression}, not verified`, unverified(input, compression)]),
     ...(flattened === undefined ? [] : flattenedWays(flattened)),
-  ].map(([name, command]) => ({ name, command, runs: [], size: 0 }));
-  for (let round = 0; round < rounds; round++) {
-    for (const way of ways) await once(way, path.join(folder, 'out'));
-  }
-  print(ways);
-  judge(ways);
+  ].map(([name, command]) => wayOf(name, command));
+  await takeInTurns(ways, rounds, path.join(folder, 'out'));
+  printWays(ways, DEFLATE, '-c');
+  judge(ways, TARGETS);
 }
-
-/** OUT comes last in each command; the sync is part of the work: a dump that is not on the disk is none. */
-async function once(way, output) {
-  const script = '"$@" && { [ ! -e "$OUT" ] || sync -d "$OUT"; }';
-  const [command, ...rest] = way.command;
-  const result = await measured('env', [`OUT=${output}`, 'sh', '-c', script, 'sh', command, ...place(rest, output)]);
-  way.runs.push(result);
-  if (fs.existsSync(output)) way.size = fs.statSync(output).size;
-  for (const file of [output, `${output}.2`]) fs.rmSync(file, { force: true });
-}
-
-/** Options of ours stand behind OUT. */
-function place(args, output) {
-  return args.includes('OUT') ? args.map((arg) => (arg === 'OUT' ? output : arg)) : [...args, output];
-}
-
-const ours = (input, compression) => [process.execPath, CLI, 'convert', input, 'OUT', '--compression', compression];
 
 function unverified(input, compression) {
   const script = `import { convertImage } from ${JSON.stringify(new URL('../dist/src/engine/convert/convert.js', import.meta.url).href)};
@@ -103,42 +77,12 @@ function flattenedWays(flattened) {
   ];
 }
 
-const of = (way, measure) => (measure === 'size' ? way.size : median(way.runs.map((result) => result[measure])));
-
-function print(ways) {
-  const base = ways.find(({ name }) => name === DEFLATE);
-  const rows = ways.map((way) => [
-    way.name,
-    seconds(of(way, 'wallMs')),
-    spread(way.runs.map(({ wallMs }) => wallMs)),
-    (of(way, 'wallMs') / of(base, 'wallMs')).toFixed(2),
-    seconds(of(way, 'cpuMs')),
-    (of(way, 'cpuMs') / of(base, 'cpuMs')).toFixed(2),
-    mebibytes(way.size),
-    (way.size / base.size).toFixed(3),
-  ]);
-  console.log(table(['', 'wall', 'spread', 'wall : -c', 'CPU', 'CPU : -c', 'size', 'size : -c'], rows));
-}
-
-function judge(ways) {
-  const rows = TARGETS.flatMap(([name, measure, other, most]) => {
-    const [own, peer] = [name, other].map((wanted) => ways.find((way) => way.name === wanted));
-    if (own === undefined || peer === undefined) return [];
-    const ratio = of(own, measure) / of(peer, measure);
-    const what = measure === 'size' ? 'size' : 'wall time';
-    return [[`${what} of ${name} : ${other}`, ratio.toFixed(3), `at most ${most.toFixed(2)}`, verdict(ratio <= most)]];
-  });
-  console.log(`\n${table(['target', 'here', 'wanted', ''], rows)}`);
-}
-
-const verdict = (met) => (met ? 'met' : 'NOT MET');
-
 /** Peak memory of the program on a guest of 16 GiB that is mostly zeros, with something in each 16 MiB. */
 async function memoryOfSparse(folder) {
   const input = path.join(folder, 'sparse.elf');
   writeSparseElf(input, SPARSE_GIB * 2 ** 30);
-  const [command, ...args] = ours(input, 'zstd');
-  const { peakBytes, wallMs } = await measured(command, place(args, path.join(folder, 'sparse.out')));
+  const [command, ...args] = placed(converting(input, '--compression', 'zstd'), path.join(folder, 'sparse.out'));
+  const { peakBytes, wallMs } = await measured(command, args);
   const verdictOfMemory = verdict(peakBytes < MOST_MEMORY);
   console.log(
     `\npeak memory of converting a sparse image of ${SPARSE_GIB} GiB: ${mebibytes(peakBytes)} (in ${seconds(wallMs)}; ` +

@@ -1,7 +1,8 @@
 /** Programs as a user starts them, with what they took: wall time, CPU time of all their threads, peak memory. */
 
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import { fileURLToPath } from 'node:url';
 
 /** Clock ticks of /proc (USER_HZ), the same on every Linux that Debian builds. */
 const TICKS_PER_SECOND = 100;
@@ -42,4 +43,18 @@ function peakOf(pid) {
   } catch {
     return 0;
   }
+}
+
+/** All that a program says. @throws when it fails */
+export function output(command, args) {
+  const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr}`);
+  return stdout + stderr;
+}
+
+/** Runs a file of this folder that needs the lab's real guests, and therefore the test runner. */
+export function runInLab(file) {
+  const vitest = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
+  const args = [vitest, 'run', '--project', 'bench', `bench/${file}`];
+  process.exitCode = spawnSync(process.execPath, args, { stdio: 'inherit' }).status ?? 1;
 }

@@ -14,6 +14,8 @@ import type { Vmcoreinfo } from './vmcoreinfo.js';
 const MAX_SYMBOLS = 2 ** 21;
 const MAX_NAME_TOKENS = 2 ** 14;
 const TOKENS = 256;
+/** Names that are fetched at once. */
+const BLOCK_BYTES = 64 << 10;
 /** Its address is in VMCOREINFO, too. */
 const ANCHOR = '_stext';
 const MAX_TOKEN_TABLE_BYTES = 65536;
@@ -56,7 +58,10 @@ function readTokens(memory: KernelMemory, table: bigint | undefined, index: bigi
   });
 }
 
-/** Each name: its number of tokens in one byte, or two if the first has bit 7; then the tokens; type letter first. */
+/**
+ * Each name: its number of tokens in one byte, or two if the first has bit 7; then the tokens; type letter first. Of some
+ * hundred thousand names next to all are told apart by their length and the case of their letter, and never put together.
+ */
 function indexesOfNames(
   space: AddressSpace,
   start: bigint,
@@ -64,27 +69,63 @@ function indexesOfNames(
   tokens: readonly string[],
   wanted: ReadonlySet<string>,
 ): Map<string, number> {
-  const memory = new KernelMemory(space);
+  const names = new NameTable(space, start);
+  const lengths = Uint16Array.from(tokens, (token) => token.length);
+  // The type letter is upper case for global symbols: a static one of the same name is not meant.
+  const isGlobal = tokens.map((token) => /^[A-Z]/.test(token));
   const longest = Math.max(...[...wanted].map((name) => name.length)) + 1;
+  const isWantedLength = Array.from({ length: longest + 1 }, () => false);
+  for (const name of wanted) isWantedLength[name.length + 1] = true;
   const indexes = new Map<string, number>();
-  let at = start;
-  for (let index = 0; index < count && indexes.size < wanted.size; index++) {
-    const head = memory.view(at, 2);
-    if (head === undefined) break;
-    const first = head.getUint8(0);
-    const isLong = (first & 0x80) !== 0;
-    const length = isLong ? (first & 0x7f) | (head.getUint8(1) << 7) : first;
-    if (length === 0 || length > MAX_NAME_TOKENS) break;
-    at += isLong ? 2n : 1n;
-    const body = memory.view(at, length);
-    if (body === undefined) break;
+  for (let index = 0; index < count && indexes.size < wanted.size && names.next(); index++) {
+    const { bytes, at, limit } = names;
+    if (isGlobal[bytes[at]!] !== true) continue;
+    let length = 0;
+    for (let i = at; i < limit; i++) length += lengths[bytes[i]!]!;
+    if (isWantedLength[length] !== true) continue;
     let name = '';
-    for (let i = 0; i < length && name.length <= longest; i++) name += tokens[body.getUint8(i)] ?? '';
-    // The type letter is upper case for global symbols: a static one of the same name is not meant.
-    if (wanted.has(name.slice(1)) && /^[A-Z]/.test(name)) indexes.set(name.slice(1), index);
-    at += BigInt(length);
+    for (let i = at; i < limit; i++) name += tokens[bytes[i]!];
+    if (wanted.has(name.slice(1))) indexes.set(name.slice(1), index);
   }
   return indexes;
+}
+
+/** Walks over the names; the tokens of the current one stand in `bytes`, from `at` to `limit`. */
+class NameTable {
+  bytes: Uint8Array = new Uint8Array();
+  at = 0;
+  limit = 0;
+  readonly #memory: KernelMemory;
+  /** Address of `bytes`. */
+  #start: bigint;
+
+  constructor(space: AddressSpace, start: bigint) {
+    this.#memory = new KernelMemory(space);
+    this.#start = start;
+  }
+
+  /** False where no name is, or none can be read. */
+  next(): boolean {
+    if (!this.#has(2)) return false;
+    const first = this.bytes[this.limit]!;
+    const isLong = (first & 0x80) !== 0;
+    const headBytes = isLong ? 2 : 1;
+    const tokens = isLong ? (first & 0x7f) | (this.bytes[this.limit + 1]! << 7) : first;
+    if (tokens === 0 || tokens > MAX_NAME_TOKENS || !this.#has(headBytes + tokens)) return false;
+    this.at = this.limit + headBytes;
+    this.limit = this.at + tokens;
+    return true;
+  }
+
+  /** Whether so many bytes follow; brings them into `bytes`, and more where there are more. */
+  #has(length: number): boolean {
+    if (this.limit + length <= this.bytes.length) return true;
+    this.#start += BigInt(this.limit);
+    this.limit = 0;
+    const view = this.#memory.view(this.#start, BLOCK_BYTES) ?? this.#memory.view(this.#start, length);
+    this.bytes = view === undefined ? new Uint8Array() : new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    return length <= this.bytes.length;
+  }
 }
 
 interface Offsets {

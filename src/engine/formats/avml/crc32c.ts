@@ -2,36 +2,28 @@
 
 const POLYNOMIAL = 0x82f63b78;
 
-/** Table k: what a byte contributes when k more bytes follow it. */
-const TABLES = makeTables();
+/** Table k: what a byte contributes when k more bytes follow it. Made for the first AVML file: most programs see none. */
+let tables: Tables | undefined;
+type Tables = readonly [Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array];
 
-function makeTables(): Int32Array[] {
+function makeTables(): Tables {
   const first = Int32Array.from({ length: 256 }, (_, byte) => {
     let crc = byte;
     for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ POLYNOMIAL : crc >>> 1;
     return crc;
   });
-  const tables = [first];
+  const made = [first];
   for (let k = 1; k < 8; k++) {
-    const before = tables[k - 1]!;
-    tables.push(Int32Array.from(before, (crc) => (crc >>> 8) ^ first[crc & 0xff]!));
+    const before = made[k - 1]!;
+    made.push(Int32Array.from(before, (crc) => (crc >>> 8) ^ first[crc & 0xff]!));
   }
-  return tables;
+  return made as unknown as Tables;
 }
-
-const [T0, T1, T2, T3, T4, T5, T6, T7] = TABLES as [
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-  Int32Array,
-];
 
 /** Of the first `size` bytes. */
 export function crc32c(bytes: Uint8Array, size: number): number {
+  tables ??= makeTables();
+  const [T0, T1, T2, T3, T4, T5, T6, T7] = tables;
   let crc = -1;
   let at = 0;
   for (; at + 8 <= size; at += 8) {
