@@ -22,6 +22,7 @@ interface ConvertFlags extends InputFlags {
   readonly level: number;
   readonly split?: number;
   readonly force?: boolean;
+  readonly sha256?: boolean;
 }
 
 export function registerConvert(program: Command, deps: CliDeps): void {
@@ -44,6 +45,7 @@ export function registerConvert(program: Command, deps: CliDeps): void {
     .addOption(new Option('-d, --level <0-31>', 'which pages are left out').argParser(parseLevel).default(1))
     .option('--split <n>', 'write n files OUT-1, OUT-2 … with a share of the pages each', parseSplit)
     .option('--force', 'replace OUT if it is there')
+    .option('--sha256', 'say the SHA-256 of what was written; of a pipe it always is')
     .action((input: string, output: string, flags: ConvertFlags) => runConvert(input, output, flags, deps))
     .addHelpText('after', HELP);
   addInputOptions(verb);
@@ -82,6 +84,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     ...(flags.split === undefined ? {} : { split: flags.split }),
     input: { kind: 'file', path: resolve(input), open },
     replace: flags.force === true,
+    digest: flags.sha256 === true,
     signal: interrupt.first,
     onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     onLosses: (losses) => {
@@ -158,7 +161,11 @@ export function describeConversion(out: string, result: ConvertResult): string {
     inputBytes > 0 ? `, ${((100 * outputBytes) / inputBytes).toFixed(1)} % of ${formatBytes(inputBytes)}` : '';
   const left = pages.excluded > 0 ? `, ${pages.excluded} left out` : '';
   const digests: [string, string][] =
-    files.length > 1 ? files.map(({ path, sha256 }) => [path, sha256]) : [['SHA-256', result.sha256]];
+    files.length > 1
+      ? files.map(({ path, sha256, sizeBytes }) => [path, sha256 ?? formatBytes(sizeBytes)])
+      : result.sha256 === undefined
+        ? []
+        : [['SHA-256', result.sha256]];
   return `${printable(out, { limit: 4096 })}\n${formatPairs([
     ['size', `${formatBytes(outputBytes)}${ratio}`],
     [

@@ -2,7 +2,7 @@
 
 import { access, mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { convertImage } from '../../engine/convert/convert.js';
+import { convertWithDigest } from '../../engine/convert/convert.js';
 import { examineFile } from '../../engine/convert/examine.js';
 import type { CaptureProgress, CaptureRequest } from '../../model/capture.js';
 import { VmcorralError } from '../../model/errors.js';
@@ -58,7 +58,7 @@ export async function captureToFile(
         onProgress: (bytesDone, bytesTotal) => options.onProgress({ phase: 'capturing', bytesDone, bytesTotal }),
       },
     );
-    const converted = await convertImage({
+    const converted = await convertWithDigest({
       input: { kind: 'file', path: join(folder, done.converted ? SpoolFile.dump : SpoolFile.image) },
       output,
       compression: payload.compression,

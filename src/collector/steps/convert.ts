@@ -2,7 +2,7 @@
 
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { convertImage } from '../../engine/convert/convert.js';
+import { convertWithDigest } from '../../engine/convert/convert.js';
 import { examineFile } from '../../engine/convert/examine.js';
 import type { KernelExamination } from '../../engine/linux/examine.js';
 import { formatReport, type ReportInput } from '../../engine/linux/report.js';
@@ -69,7 +69,7 @@ async function convert(
   // What an earlier try left: whole or not, it is made again.
   await rm(output, { force: true });
   await rm(`${output}.partial`, { force: true });
-  const { pages, filter, outputBytes, sha256, warnings } = await convertImage({
+  const { pages, filter, outputBytes, sha256, warnings } = await convertWithDigest({
     ...control,
     input: { kind: 'file', path: join(folder, SpoolFile.image) },
     output,

@@ -8,7 +8,7 @@ import { execFile } from 'node:child_process';
 import { stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type ConvertResult, convertImage } from '../../engine/convert/convert.js';
+import { convertWithDigest, type DigestedResult } from '../../engine/convert/convert.js';
 import { receiveStream } from '../../engine/convert/receive.js';
 import type { CaptureMethod, CaptureResult, Hypervisor } from '../../hypervisor/hypervisor.js';
 import type { Compression } from '../../model/capture.js';
@@ -36,7 +36,7 @@ export interface Taken {
   readonly result: CaptureResult;
   readonly imageBytes: number;
   /** Set when it was converted on the way. */
-  readonly converted?: ConvertResult;
+  readonly converted?: DigestedResult;
 }
 
 /** @throws what ended it first: TIMEOUT (stall), CANCELLED or the signal's reason, NO_SPACE, CAPTURE_FAILED, … */
@@ -96,7 +96,7 @@ async function receive(
 ): Promise<Omit<Taken, 'result'>> {
   const common = { signal, onProgress: order.onProgress };
   if (order.convertOnTheWay) {
-    const converted = await convertImage({
+    const converted = await convertWithDigest({
       ...common,
       input: { kind: 'fifo', path: pipe, stallSeconds: order.stallSeconds, onOpen },
       output: join(order.folder, SpoolFile.dump),

@@ -111,19 +111,21 @@ export class ConversionThreads {
     return result;
   }
 
-  /** Reads the files again in all threads. @returns SHA-256 of each */
-  async verify(written: Written): Promise<readonly string[]> {
+  /** Reads the files again in all threads. @returns SHA-256 of each, if asked for */
+  async verify(written: Written, digest: boolean): Promise<readonly string[]> {
     if (this.#output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
     const [path = '', ...companions] = this.#output.paths;
     const open = { companions, map: written.expected.map };
     const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
     const message: WorkerMessage = { kind: 'verify', path, open, batches: written.batches };
     for (const worker of this.#workers) worker.postMessage(message);
-    const sha256 = await this.digest(written);
+    await this.#ask({ kind: 'check', written }, 'checked');
+    const sha256 = digest ? await this.digest(written) : [];
     await Promise.all(idle);
     return sha256;
   }
 
+  /** SHA-256 of each file. */
   async digest(written: Written): Promise<readonly string[]> {
     return (await this.#ask({ kind: 'digest', written }, 'digested')).sha256;
   }

@@ -52,6 +52,8 @@ export interface ConvertOptions {
   readonly workers?: number;
   /** False skips the reopening; only for benchmarks. */
   readonly verify?: boolean;
+  /** SHA-256 of each file: a tenth of the work with quick compression, so only for who keeps it. Of a pipe always. */
+  readonly digest?: boolean;
   readonly signal: AbortSignal;
   /** Bytes of guest memory (of a packed file, while it is unpacked) read so far, and in all; a few times a second. */
   readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
@@ -62,7 +64,8 @@ export interface ConvertOptions {
 export interface ConvertedFile {
   readonly path: string;
   readonly sizeBytes: number;
-  readonly sha256: string;
+  /** Lower-case hex; where `digest` was asked for. */
+  readonly sha256?: string;
 }
 
 /**
@@ -79,8 +82,8 @@ export interface ConvertResult {
   readonly inputBytes: number;
   /** Of all files together. */
   readonly outputBytes: number;
-  /** Lower-case hex of the output (split: of the first file), taken while it was written or verified. */
-  readonly sha256: string;
+  /** Lower-case hex of what went into a pipe, or of the file (split: of the first) where `digest` was asked for. */
+  readonly sha256?: string;
   /** Of a pipe: empty. */
   readonly files: readonly ConvertedFile[];
   readonly verification: Verification;
@@ -126,6 +129,15 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
       files?.close();
     }
   }
+}
+
+export type DigestedResult = ConvertResult & { readonly sha256: string };
+
+/** The same for who keeps the dump: its SHA-256 goes into the manifest. */
+export async function convertWithDigest(options: Omit<ConvertOptions, 'digest'>): Promise<DigestedResult> {
+  const result = await convertImage({ ...options, digest: true });
+  if (result.sha256 === undefined) throw new VmcorralError('INTERNAL', 'a digest was asked for and not taken');
+  return { ...result, sha256: result.sha256 };
 }
 
 /** A thread that hangs may still use our descriptors: their numbers must not become other files'. */
@@ -183,7 +195,7 @@ async function runThreads(
     const { losses } = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
     if (losses.length > 0) options.onLosses?.(losses);
     const written = await threads.convert();
-    const sha256 = await digestsOf(written, threads, options.verify !== false);
+    const sha256 = await verified(written, threads, options);
     return resultOf(options, format, written, losses, files, sha256);
   } finally {
     signal.removeEventListener('abort', onAbort);
@@ -191,9 +203,15 @@ async function runThreads(
   }
 }
 
-async function digestsOf(written: Written, threads: ConversionThreads, verify: boolean): Promise<readonly string[]> {
+/** Digests of what was written, where they are taken. */
+async function verified(
+  written: Written,
+  threads: ConversionThreads,
+  { verify = true, digest = false }: ConvertOptions,
+): Promise<readonly string[]> {
   if (written.sha256 !== undefined) return [written.sha256];
-  return verify ? await threads.verify(written) : await threads.digest(written);
+  if (verify) return await threads.verify(written, digest);
+  return digest ? await threads.digest(written) : [];
 }
 
 /** Who aborts may say why. */
@@ -236,8 +254,8 @@ function resultOf(
       written.filter ?? notFiltered(level, 'it was converted while it arrived: the spool had no room for the image'),
     inputBytes,
     outputBytes: outputBytes.reduce((sum, bytes) => sum + bytes, 0),
-    sha256: sha256[0]!,
-    files: (files?.paths ?? []).map((path, i) => ({ path, sizeBytes: outputBytes[i]!, sha256: sha256[i]! })),
+    ...digestField(sha256[0]),
+    files: (files?.paths ?? []).map((path, i) => ({ path, sizeBytes: outputBytes[i]!, ...digestField(sha256[i]) })),
     verification: verificationOf(files !== undefined, compression, verify !== false),
     losses,
     ...(expected.map === undefined ? {} : { map: expected.map }),
@@ -245,3 +263,5 @@ function resultOf(
     warnings: slow === undefined ? written.warnings : [...written.warnings, slow],
   };
 }
+
+const digestField = (sha256: string | undefined): { sha256?: string } => (sha256 === undefined ? {} : { sha256 });

@@ -34,6 +34,7 @@ port.on('message', (message: CoordinatorMessage) => {
   try {
     if (message.kind === 'open') port.postMessage(plan());
     else if (message.kind === 'convert') port.postMessage(convert());
+    else if (message.kind === 'check') port.postMessage(check(message.written));
     else if (message.kind === 'digest') port.postMessage({ kind: 'digested', sha256: digest(message.written) });
     else {
       closeFeed();
@@ -165,9 +166,18 @@ class Conversion {
   }
 }
 
-function digest({ outputBytes, expected }: Written): readonly string[] {
-  if (task.output.kind === 'pipe') throw new VmcorralError('INTERNAL', 'a pipe was digested while it was written');
-  const [first = '', ...companions] = task.output.paths;
+/** What stands around the pages; the page workers compare those. */
+function check({ expected }: Written): ThreadReport {
+  const [first = '', ...companions] = outputPaths();
   checkImage(first, { companions, map: expected.map }, expected);
-  return task.output.paths.map((path, i) => sha256Of(path, outputBytes[i]!, slots));
+  return { kind: 'checked' };
+}
+
+function outputPaths(): readonly string[] {
+  if (task.output.kind === 'files') return task.output.paths;
+  throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
+}
+
+function digest({ outputBytes }: Written): readonly string[] {
+  return outputPaths().map((path, i) => sha256Of(path, outputBytes[i]!, slots));
 }

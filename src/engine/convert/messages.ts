@@ -56,6 +56,7 @@ export interface CoordinatorTask extends WorkerTask {
 export type CoordinatorMessage =
   | { readonly kind: 'open' }
   | { readonly kind: 'convert' }
+  | { readonly kind: 'check'; readonly written: Written }
   | { readonly kind: 'digest'; readonly written: Written }
   | EndMessage;
 
@@ -89,6 +90,7 @@ export type ThreadReport =
   | Written
   | { readonly kind: 'reading' }
   | { readonly kind: 'idle' }
+  | { readonly kind: 'checked' }
   | { readonly kind: 'digested'; readonly sha256: readonly string[] }
   | { readonly kind: 'failed'; readonly error: ErrorRecord };
 

@@ -2,6 +2,7 @@
 
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
+import { zeroFill } from '../image/zero-fill.js';
 import { FileHoles } from './file-holes.js';
 
 /** Holes are looked for from here on; for less the question costs more than the answer saves. */
@@ -94,7 +95,7 @@ function readAroundHoles(
   for (let done = 0; done < wanted; ) {
     const extent = holes.extentAt(position + done, wanted - done);
     if (extent > 0) {
-      into.fill(0, at + done, at + done + extent);
+      zeroFill(into, at + done, at + done + extent);
       done += extent;
       continue;
     }

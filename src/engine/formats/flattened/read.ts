@@ -1,5 +1,6 @@
 /** Flattened dumps, as QEMU writes kdump-zlib: indexed once, then read at random. */
 
+import { zeroFill } from '../../image/zero-fill.js';
 import { type ByteSource, bounded, corrupt, readExact, readExactInto, truncated } from '../byte-source.js';
 import type { WrapperFormat } from '../format.js';
 import {
@@ -81,12 +82,12 @@ class FlattenedSource implements ByteSource {
     for (let i = this.#firstEndingAfter(position); i < count && offset[i]! < limit; i++) {
       const from = Math.max(position, offset[i]!);
       const part = Math.min(limit, offset[i]! + size[i]!) - from;
-      if (from > filled) into.fill(0, at + filled - position, at + from - position);
+      if (from > filled) zeroFill(into, at + filled - position, at + from - position);
       const got = this.#inner.read(place[i]! + from - offset[i]!, into, at + from - position, part);
       if (got < part) return from - position + got;
       filled = from + part;
     }
-    if (limit > filled) into.fill(0, at + filled - position, at + limit - position);
+    if (limit > filled) zeroFill(into, at + filled - position, at + limit - position);
     return Math.max(0, limit - position);
   }
 

@@ -3,6 +3,7 @@
 import type { Compression } from '../../../model/capture.js';
 import { VmcorralError } from '../../../model/errors.js';
 import { PageDecompressor } from '../../codec/page-codec.js';
+import { zeroFill } from '../../image/zero-fill.js';
 import { type ByteSource, corrupt, truncated } from '../byte-source.js';
 import type { DescriptorTable } from './descriptors.js';
 import { PAGE_COMPRESSION } from './layout.js';
@@ -60,7 +61,7 @@ export class PageStore {
   /** Copies `length` bytes from `offset` of the page with that descriptor. @throws CORRUPT, TRUNCATED, UNSUPPORTED */
   read(index: number, offset: number, length: number, into: Uint8Array, at: number): void {
     if (this.isZero(index)) {
-      into.fill(0, at, at + length);
+      zeroFill(into, at, at + length);
     } else if (length === this.#pageSize) {
       this.#load(index, into, at, into.length - at);
     } else {

@@ -2,6 +2,7 @@
 
 import { VmcorralError } from '../../../model/errors.js';
 import { PageState } from '../../image/memory-image.js';
+import { zeroFill } from '../../image/zero-fill.js';
 import type { ByteSource } from '../byte-source.js';
 import { StoredBitmap } from './bitmap.js';
 import { DescriptorTable } from './descriptors.js';
@@ -71,7 +72,7 @@ export class KdumpPart {
         index = index < 0 ? this.#indexOf(page) : index + 1;
         if (this.#readPage(page, index, offset, part, into, at + done)) there += part;
       } else {
-        into.fill(0, at + done, at + done + part);
+        zeroFill(into, at + done, at + done + part);
       }
       done += part;
     }
@@ -84,7 +85,7 @@ export class KdumpPart {
 
   #readPage(page: number, index: number, offset: number, length: number, into: Uint8Array, at: number): boolean {
     if (this.#descriptors.isLost(index)) {
-      into.fill(0, at, at + length);
+      zeroFill(into, at, at + length);
       return false;
     }
     try {

@@ -2,6 +2,7 @@
 
 import { PageDecompressor } from '../../codec/page-codec.js';
 import { PageState } from '../../image/memory-image.js';
+import { zeroFill } from '../../image/zero-fill.js';
 import { BlockCache, type ByteSource, corrupt, readExactInto, truncated } from '../byte-source.js';
 import { StoredBitmap } from '../kdump/bitmap.js';
 import { PAGE_BYTES, WORD_BYTES } from './layout.js';
@@ -64,7 +65,7 @@ export class StreamPages implements BlockPages {
 
   #readMissing(into: Uint8Array, at: number, length: number): void {
     if (this.#isCut) throw truncated(this.#source, this.#source.sizeBytes, length, 'a page that was not sent yet');
-    into.fill(0, at, at + length);
+    zeroFill(into, at, at + length);
   }
 
   #readRun(run: number, position: number, into: Uint8Array, at: number, length: number): void {
@@ -186,7 +187,7 @@ export class MappedPages implements BlockPages {
       while (end * PAGE_BYTES < limit && this.#bitmap.has(end) === isThere) end++;
       const part = Math.min(limit, end * PAGE_BYTES) - done;
       if (isThere) this.#copy(this.#pagesOffset + done, into, at + done - start, part);
-      else into.fill(0, at + done - start, at + done - start + part);
+      else zeroFill(into, at + done - start, at + done - start + part);
       done += part;
     }
     return length;

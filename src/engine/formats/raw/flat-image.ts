@@ -3,6 +3,7 @@
 import type { VmcorralError } from '../../../model/errors.js';
 import { type Machine, type MemoryImage, type MemoryRange, PageState } from '../../image/memory-image.js';
 import { normalizeRanges } from '../../image/ranges.js';
+import { zeroFill } from '../../image/zero-fill.js';
 import { BlockCache, type ByteSource, truncated } from '../byte-source.js';
 
 /** Reads below this go through the cache; above, straight from the source. */
@@ -96,7 +97,7 @@ export class FlatImage implements MemoryImage {
       const from = Math.max(address, start[i]!);
       const length = Math.min(limit, start[i]! + size[i]!) - from;
       if (from > filled) into.fill(0, filled - address, from - address);
-      if (offset[i] === ZERO_PIECE) into.fill(0, from - address, from - address + length);
+      if (offset[i] === ZERO_PIECE) zeroFill(into, from - address, from - address + length);
       else this.#copy(offset[i]! + from - start[i]!, into, from - address, length, from);
       there += length;
       filled = from + length;

@@ -35,7 +35,8 @@ function open(file: string): MemoryImage {
 const short = (page: Uint8Array) => crypto.createHash('sha256').update(page).digest('hex').slice(0, 16);
 
 test.each(COMPRESSIONS)('%s: libkdumpfile and we read the pages that went in', async (compression) => {
-  const { output, pages, sha256, outputBytes, warnings } = await convertBytes(buildElf(QEMU).bytes, { compression });
+  const options = { compression, digest: true };
+  const { output, pages, sha256, outputBytes, warnings } = await convertBytes(buildElf(QEMU).bytes, options);
   expect(pages).toEqual({ pageSize: 4096, ram: 11, zero: 3, excluded: 0, written: 8 });
   expect(warnings).toEqual([]);
   const file = fs.readFileSync(output);

@@ -119,7 +119,7 @@ test('standard output can be a file or /dev/null, but no terminal', () => {
 });
 
 test('split: makedumpfile puts the parts together; without one of them there is no dump', async () => {
-  const { output, files, outputBytes } = await convertBytes(CORE, { split: 3 });
+  const { output, files, outputBytes } = await convertBytes(CORE, { split: 3, digest: true });
   expect(files.map(({ path: file }) => file)).toEqual([`${output}-1`, `${output}-2`, `${output}-3`]);
   expect(outputBytes).toBe(files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0));
   for (const { path: file, sizeBytes, sha256 } of files) {
