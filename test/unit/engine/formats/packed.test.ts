@@ -1,8 +1,9 @@
 /** Packed files, made by the tools that people use. */
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import zlib from 'node:zlib';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { ByteSource } from '#src/engine/formats/byte-source.js';
@@ -12,6 +13,9 @@ import { buildElf } from '../../../builders/elf-core.js';
 import { errorOf, fileOf, readPages, testFolder } from '../../../builders/engine-files.js';
 import { buildKdump } from '../../../builders/kdump-file.js';
 import { pagesOf } from '../../../builders/page-content.js';
+import { ownMounts } from '../../../own-mounts.js';
+
+const MAIN = fileURLToPath(new URL('../../../../dist/src/main.js', import.meta.url));
 
 /** 1.5 MiB with holes: more than one buffer of ours, runs of zeros, pages that pack badly. */
 const LETTERS = `A${'.'.repeat(100)}${'bCdE'.repeat(60)}${'.'.repeat(40)}F`;
@@ -31,6 +35,8 @@ function pack(tool: Tool, bytes: Uint8Array, ...more: string[]): Buffer {
   return execFileSync(program, [...args, ...more], { input: bytes, maxBuffer: 64 << 20 });
 }
 
+const ELF_PACKED = Object.fromEntries(NAMES.map((tool) => [tool, pack(tool, ELF)])) as Record<Tool, Buffer>;
+
 function open(bytes: Uint8Array, options: OpenOptions = {}) {
   const image = openImage(fileOf(bytes), { scratch: testFolder(), ...options });
   onTestFinished(() => image.close());
@@ -43,7 +49,7 @@ function holdsAll(image: MemoryImage): boolean {
 }
 
 describe.each(NAMES)('%s', (tool) => {
-  const packed = pack(tool, ELF);
+  const packed = ELF_PACKED[tool];
 
   test('is recognised and unpacked: the image inside is read', () => {
     expect(sniffImage(fileOf(packed))).toMatchObject({ name: tool, kind: 'wrapper' });
@@ -187,4 +193,28 @@ test('unpacking tells how far it is, ends when cancelled, and names a scratch fo
   expect(errorOf(() => open(packed, { cancelled: () => told.length > 0 })).code).toBe('CANCELLED');
   const error = errorOf(() => open(packed, { scratch: '/nowhere' }));
   expect(error).toMatchObject({ code: 'REFUSED', facts: { folder: '/nowhere' } });
+});
+
+/** Members of one file, made once and repeated: gzip itself unpacks them one after the other. */
+function bomb(tool: Tool, memberMiB: number, members: number): string {
+  const member = pack(tool, Buffer.alloc(memberMiB << 20, 'A'));
+  const file = path.join(testFolder(), `bomb.${tool}`);
+  fs.writeFileSync(file, Buffer.concat([ELF_PACKED[tool], ...Array.from({ length: members }, () => member)]));
+  return file;
+}
+
+test.each(NAMES)('%s: a bomb of 16 GiB ends before the scratch folder is full, and leaves nothing there', (tool) => {
+  const file = bomb(tool, 32, 512);
+  // Much in little: what a disk is filled with.
+  expect(fs.statSync(file).size).toBeLessThan(80 << 20);
+  const scratch = testFolder();
+  const script = `mount -t tmpfs -o size=448m none "$1" || exit 99
+    "$0" "$2" inspect "$3" --scratch "$1" --json >/dev/null; code=$?; ls -A "$1" | wc -l; exit $code`;
+  const args = [...ownMounts(), 'sh', '-c', script, process.execPath, scratch, MAIN, file];
+  const { status, stdout, stderr } = spawnSync('unshare', args, { encoding: 'utf8' });
+  const said = stderr.trim().split('\n').at(-1) ?? '';
+  expect([status, stdout.trim()], stderr).toEqual([7, '0']);
+  const { facts } = JSON.parse(said).error ?? JSON.parse(said);
+  expect(facts.free).toBeGreaterThanOrEqual(facts.reserve);
+  expect(facts.written).toBeLessThan(448 << 20);
 });
