@@ -339,12 +339,16 @@ describe('limits', () => {
     expect(await from.spooled()).toEqual([]);
   });
 
-  it('a spool too small for the image: it is converted while it arrives', async () => {
+  it('a spool too small for the image: it is converted while it arrives, and filtered then', async () => {
     const from = await startCollector({ spool: await lab.tmpfs('small', 640) });
     const { exit, stderr } = await from.cli('capture', guest.uuid);
     expect(stderr).not.toContain('error');
     expect(exit).toBe(0);
     await assertDumpsWhole(from, 1);
+    const [dump] = await from.dumps();
+    expect(dump?.manifest).toMatchObject({ level: 31, filter: { askedLevel: 31, level: 31, kept: [] } });
+    // Whatever level a manifest says: half of this guest was never touched, or is free again.
+    expect(dump?.manifest.pages.written).toBeLessThan((dump?.manifest.pages.ram ?? 0) / 2);
     await assertGuestRuns();
   });
 

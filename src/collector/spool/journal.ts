@@ -27,7 +27,7 @@ export interface CapturedFacts {
   readonly stateBefore: string;
   readonly machine: string;
   readonly imageBytes: number;
-  /** True when the image was converted while it arrived: there is no `image`, but a `vmcore`. */
+  /** True when the image was converted while it arrived: there is no `image`, but a `vmcore` with all pages. */
   readonly streamed: boolean;
   readonly versions: Readonly<Record<string, string>>;
   readonly warnings: readonly string[];

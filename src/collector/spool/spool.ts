@@ -15,6 +15,8 @@ export const SpoolFile = {
   /** Through which it came. */
   pipe: 'pipe',
   dump: 'vmcore',
+  /** A dump that was converted while its image arrived, without the pages that its level leaves out; becomes `dump`. */
+  filtered: 'vmcore.filtered',
 } as const;
 
 export interface SpoolConfig {

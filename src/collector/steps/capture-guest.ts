@@ -13,6 +13,7 @@ import { markOf } from '../guard/process-mark.js';
 import type { CapturedFacts, ConvertedFacts } from '../spool/journal.js';
 import type { Spool } from '../spool/spool.js';
 import type { CollectorContext } from './context.js';
+import { convertedFacts } from './converted-facts.js';
 import { type Taken, takeMemory } from './take-memory.js';
 
 /** What the guard waits beyond the worker's own deadline. */
@@ -257,7 +258,5 @@ async function putTogether(
     versions: evidence.versions,
     warnings: [...assessment.warnings, ...evidence.warnings],
   };
-  if (!taken.converted) return { guest, captured };
-  const { pages, filter, outputBytes, sha256, warnings } = taken.converted;
-  return { guest, captured, converted: { pages, filter, dumpBytes: outputBytes, sha256, warnings } };
+  return { guest, captured, ...(taken.converted ? { converted: convertedFacts(taken.converted) } : {}) };
 }

@@ -1,6 +1,6 @@
 /** What a job of the convert queue does: image to dump, and what the guest's kernel says about itself. */
 
-import { rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { convertWithDigest } from '../../engine/convert/convert.js';
 import { examineFile } from '../../engine/convert/examine.js';
@@ -13,6 +13,7 @@ import { type CapturedFacts, type ConvertedFacts, type Journal, readJournal, wri
 import { SpoolFile } from '../spool/spool.js';
 import type { StepControl } from './capture.js';
 import type { CollectorContext } from './context.js';
+import { convertedFacts } from './converted-facts.js';
 import { describeDump } from './describe-dump.js';
 
 /** May run again at any point: it starts from the image, and removes that only when the dump stands. */
@@ -22,7 +23,10 @@ export async function runConvert(context: CollectorContext, payload: JobPayload,
   if (journal?.stage === 'converted') return;
   if (!journal?.captured || journal.stage !== 'captured') throw nothingToConvert(payload.id, journal);
   try {
-    const converted = journal.converted ?? (await convert(context, folder, payload, control));
+    const converted =
+      journal.converted === undefined
+        ? await convert(context, folder, payload, control)
+        : await filterDump(context, folder, payload, control, journal.converted);
     const examination = await examineFile(join(folder, SpoolFile.dump));
     const examined = { kernel: examination.kernel, panic: panicOf(examination, journal.captured) };
     const foldedEvents = await context.marks.foldedEvents(payload.id).catch(() => 0);
@@ -69,15 +73,47 @@ async function convert(
   // What an earlier try left: whole or not, it is made again.
   await rm(output, { force: true });
   await rm(`${output}.partial`, { force: true });
-  const { pages, filter, outputBytes, sha256, warnings } = await convertWithDigest({
-    ...control,
-    input: { kind: 'file', path: join(folder, SpoolFile.image) },
-    output,
-    compression: payload.compression,
-    level: payload.level,
-    ...(context.config.convert.workers > 0 ? { workers: context.config.convert.workers } : {}),
-  });
-  return { pages, filter, dumpBytes: outputBytes, sha256, warnings };
+  return convertedFacts(
+    await convertWithDigest(conversion(context, payload, control, join(folder, SpoolFile.image), output)),
+  );
+}
+
+/**
+ * A dump that was written while its image arrived holds all pages: nothing was known of the kernel yet. It is filtered now. Where there
+ * is no room for that it stays as it is: a dump too large is better than none, and its manifest says so. Any try may find the
+ * work of the one before done, and then does it again on less.
+ */
+async function filterDump(
+  context: CollectorContext,
+  folder: string,
+  payload: JobPayload,
+  control: StepControl,
+  unfiltered: ConvertedFacts,
+): Promise<ConvertedFacts> {
+  if (payload.level <= 1) return unfiltered;
+  const dump = join(folder, SpoolFile.dump);
+  const output = join(folder, SpoolFile.filtered);
+  await rm(output, { force: true });
+  await rm(`${output}.partial`, { force: true });
+  try {
+    const filtered = await convertWithDigest(conversion(context, payload, control, dump, output));
+    await rename(output, dump);
+    return convertedFacts(filtered);
+  } catch (error) {
+    if (!isVmcorralError(error) || error.code !== 'NO_SPACE') throw error;
+    return unfiltered;
+  }
+}
+
+function conversion(
+  { config }: CollectorContext,
+  { compression, level }: JobPayload,
+  control: StepControl,
+  path: string,
+  output: string,
+): Parameters<typeof convertWithDigest>[0] {
+  const workers = config.convert.workers > 0 ? { workers: config.convert.workers } : {};
+  return { ...control, ...workers, input: { kind: 'file', path }, output, compression, level };
 }
 
 async function writeEvidence(folder: string, { log }: KernelExamination, report: ReportInput): Promise<void> {

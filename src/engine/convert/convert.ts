@@ -251,7 +251,11 @@ function resultOf(
     format,
     pages,
     filter:
-      written.filter ?? notFiltered(level, 'it was converted while it arrived: the spool had no room for the image'),
+      written.filter ??
+      notFiltered(
+        level,
+        'it was converted while it arrived: the spool had room for neither the image nor a second dump',
+      ),
     inputBytes,
     outputBytes: outputBytes.reduce((sum, bytes) => sum + bytes, 0),
     ...digestField(sha256[0]),
