@@ -14,6 +14,7 @@ export default defineConfig({
           name: 'fast',
           include: ['test/unit/**/*.test.ts'],
           testTimeout: 60_000,
+          hookTimeout: 60_000,
           maxWorkers: 4,
           sequence: { groupOrder: 0 },
         },

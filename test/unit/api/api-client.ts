@@ -99,7 +99,7 @@ async function readAnswer(message: IncomingMessage): Promise<Answer> {
 
 /** Waits for something to become true. */
 export async function until(what: string, isTrue: () => boolean): Promise<void> {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 45_000;
   while (!isTrue()) {
     if (Date.now() > deadline) throw new Error(`waited in vain: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

@@ -50,7 +50,7 @@ async function connectable(
 ): Promise<void> {
   const redis = new Redis({ host: '127.0.0.1', port, retryStrategy: () => 50, maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
-  for (let i = 0; i < 200 && !(await ready(redis)); i++) await new Promise((resolve) => setTimeout(resolve, 50));
+  for (let i = 0; i < 1000 && !(await ready(redis)); i++) await new Promise((resolve) => setTimeout(resolve, 50));
   redis.disconnect();
 }
 

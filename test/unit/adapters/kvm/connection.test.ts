@@ -1,8 +1,9 @@
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { kvmDriver } from '#adapters/kvm/kvm.js';
 import type { KvmHypervisor } from '../../../../adapters/kvm/kvm.js';
 import type { AdapterLog } from '../../../../src/hypervisor/hypervisor.js';
 import type { GuestEvent } from '../../../../src/model/guest.js';
+import { until } from '../../../lab/harness/until.js';
 
 /** libvirt's own test driver lives inside the library: the whole way but a daemon, guests and dumps. */
 const URI = 'test:///default';
@@ -17,6 +18,14 @@ function connect(uri: string): KvmHypervisor {
 afterEach(async () => {
   await Promise.all(open.splice(0).map((host) => host.close()));
 });
+
+function isGone(pid: number): boolean {
+  try {
+    return !process.kill(pid, 0);
+  } catch {
+    return true;
+  }
+}
 
 describe('calls', () => {
   test('list, find by name, UUID and id, and act', async () => {
@@ -79,7 +88,8 @@ describe('calls', () => {
     });
     const stop = host.onEvent((event) => seen.push(event));
     await host.pause(guest?.uuid ?? '');
-    await vi.waitFor(() => expect(seen.map(({ kind }) => kind)).toEqual(['paused']));
+    await until('the event', () => seen.length > 0);
+    expect(seen.map(({ kind }) => kind)).toEqual(['paused']);
     expect(seen[0]).toMatchObject({ host: 'h1', guest: { name: 'test', uuid: guest?.uuid } });
     stop();
     await host.resume(guest?.uuid ?? '');
@@ -109,6 +119,7 @@ describe('a host that is down', () => {
     const told: (string | undefined)[] = [];
     host.onConnection((error) => told.push(error?.code));
     host.onEvent(() => {});
+    await until('the first attempt', () => told.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 1500));
     expect(told).toEqual(['UNREACHABLE']);
   });
@@ -129,6 +140,7 @@ describe('the child process', () => {
     await expect(call).rejects.toMatchObject({ code: 'UNREACHABLE', retryable: true });
     expect(await host.list()).toHaveLength(1);
     expect(host.connection.childPid).not.toBe(pid);
+    await until('the resync', () => events.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 500));
     expect(events.map(({ kind }) => kind)).toEqual(['resync']);
     expect(connection).toEqual(['UNREACHABLE', undefined]);
@@ -144,7 +156,7 @@ describe('the child process', () => {
       retryable: true,
     });
     expect(await host.list()).toHaveLength(1);
-    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'));
+    await until('its end', () => isGone(pid));
   });
 
   test('does not outlive its connection, and ignores the signals meant for its parent', async () => {
@@ -155,7 +167,7 @@ describe('the child process', () => {
     expect(await host.list()).toHaveLength(1);
     expect(host.connection.childPid).toBe(pid);
     await host.close();
-    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'));
+    await until('its end', () => isGone(pid));
     await expect(host.list()).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 });
