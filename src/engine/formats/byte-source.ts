@@ -7,6 +7,7 @@ import { FileHoles } from './file-holes.js';
 
 /** Holes are looked for from here on; for less the question costs more than the answer saves. */
 const LARGE_READ_BYTES = 64 << 10;
+const ZEROS = Buffer.alloc(1 << 20);
 
 export interface ByteSource {
   /** For messages. */
@@ -104,6 +105,22 @@ function readAroundHoles(
     if (got < -extent) return done;
   }
   return Math.max(0, wanted);
+}
+
+/**
+ * Where the zeros from `position` on end; at the end of the source where nothing else follows. Tapes and block devices pad
+ * with them. Undefined when cancelled.
+ */
+export function endOfZeros(source: ByteSource, position: number, cancelled: () => boolean): number | undefined {
+  const window = Buffer.alloc(ZEROS.length);
+  for (let at = position; ; ) {
+    const wanted = Math.min(window.length, source.sizeBytes - at);
+    const got = wanted <= 0 ? 0 : source.read(at, window, 0, wanted);
+    if (got === 0) return at;
+    if (window.compare(ZEROS, 0, got, 0, got) !== 0) return at + window.findIndex((byte) => byte !== 0);
+    if (cancelled()) return undefined;
+    at += got;
+  }
 }
 
 /** @throws TRUNCATED with the offset; `what` names the piece in the message */

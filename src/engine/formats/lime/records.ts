@@ -1,9 +1,10 @@
 /** Walks the records of a LiME or AVML file; both kinds may stand in one. */
 
+import { VmcorralError } from '../../../model/errors.js';
 import type { MemoryImage } from '../../image/memory-image.js';
 import { FrameSource } from '../avml/frame-source.js';
 import { FrameList } from '../avml/frames.js';
-import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, endOfZeros, readExact } from '../byte-source.js';
 import { FlatImage, FlatPieces, ZERO_PIECE } from '../raw/flat-image.js';
 import {
   AVML_MAGIC,
@@ -49,6 +50,7 @@ class RecordWalk {
   run(): void {
     const { sizeBytes } = this.#source;
     for (let at = 0; at < sizeBytes; ) {
+      if (this.records > 0 && this.#isPadding(at)) return;
       if (sizeBytes - at < RecordHeader.size) {
         this.expectedBytes = at + RecordHeader.size;
         return;
@@ -56,6 +58,14 @@ class RecordWalk {
       at = this.#record(at);
       this.expectedBytes = at;
     }
+  }
+
+  /** LiME given a block device as its path: what was on that stands behind its last record. Zeros are known for what they are. */
+  #isPadding(at: number): boolean {
+    if (this.#magicAt(at) !== 0) return false;
+    const end = endOfZeros(this.#source, at, this.#cancelled);
+    if (end === undefined) throw new VmcorralError('CANCELLED', `reading ${this.#source.path} was cancelled`);
+    return end === this.#source.sizeBytes;
   }
 
   /** @returns where the next one begins: beyond the end of the file where that is cut */
@@ -104,10 +114,14 @@ class RecordWalk {
   /** The end of the file is as good as a record. */
   #isRecord(at: number): boolean {
     if (at >= this.#source.sizeBytes) return at === this.#source.sizeBytes;
-    const bytes = new Uint8Array(4);
-    if (this.#source.read(at, bytes, 0, 4) < 4) return false;
-    const magic = new DataView(bytes.buffer).getUint32(0, true);
+    const magic = this.#magicAt(at);
     return magic === LIME_MAGIC || magic === AVML_MAGIC;
+  }
+
+  /** Undefined at the end of the file. */
+  #magicAt(at: number): number | undefined {
+    const bytes = new Uint8Array(4);
+    return this.#source.read(at, bytes, 0, 4) < 4 ? undefined : new DataView(bytes.buffer).getUint32(0, true);
   }
 
   /**

@@ -1,10 +1,7 @@
 /** The packed file, from front to end. */
 
 import { VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, truncated } from '../byte-source.js';
-
-const WINDOW_BYTES = 1 << 20;
-const ZEROS = Buffer.alloc(WINDOW_BYTES);
+import { type ByteSource, endOfZeros, truncated } from '../byte-source.js';
 
 export class PackedInput {
   readonly source: ByteSource;
@@ -30,18 +27,12 @@ export class PackedInput {
     this.position += into.length;
   }
 
-  /** Moves behind bytes that are all zero: tapes and block devices pad with them. @returns true at the end of the file */
+  /** Moves behind bytes that are all zero. @returns true at the end of the file */
   skipZeros(cancelled: () => boolean): boolean {
-    const window = Buffer.alloc(WINDOW_BYTES);
-    for (;;) {
-      const got = this.peek(window);
-      if (got === 0) return true;
-      if (window.compare(ZEROS, 0, got, 0, got) !== 0) break;
-      if (cancelled()) throw unpackCancelled(this.source.path);
-      this.position += got;
-    }
-    this.position += window.findIndex((byte) => byte !== 0);
-    return false;
+    const end = endOfZeros(this.source, this.position, cancelled);
+    if (end === undefined) throw unpackCancelled(this.source.path);
+    this.position = end;
+    return end === this.source.sizeBytes;
   }
 }
 

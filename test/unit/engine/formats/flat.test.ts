@@ -114,6 +114,15 @@ describe.each([
     });
   });
 
+  test('written to a block device: zeros behind it are none of it, anything else is CORRUPT', () => {
+    const device = Buffer.concat([bytes, Buffer.alloc(3 << 20)]);
+    const image = imageOf(device);
+    expect([image.facts.records, image.facts.truncated]).toEqual([3, undefined]);
+    expect(readPages(image, 0x100, 80).equals(pagesOf('dE.F'.repeat(20)))).toBe(true);
+    device[device.length - 1] = 1;
+    expect(errorOf(() => imageOf(device))).toMatchObject({ code: 'CORRUPT', facts: { offset: bytes.length } });
+  });
+
   test('cut at each border and around it opens as cut, or fails by name', () => {
     for (const border of Object.values(borders)) {
       for (const at of [border - 1, border, border + 1].filter((length) => length > 4)) {
