@@ -20,9 +20,15 @@ const MAX_TOKEN_TABLE_BYTES = 65536;
 
 /**
  * @param wanted names of global symbols
+ * @param statics names of static ones, each of which there is only one of in the kernel
  * @returns what was found; empty where the kernel has no table or it can't be read. Bounded: two million symbols.
  */
-export function findSymbols(space: AddressSpace, info: Vmcoreinfo, wanted: ReadonlySet<string>): Map<string, bigint> {
+export function findSymbols(
+  space: AddressSpace,
+  info: Vmcoreinfo,
+  wanted: ReadonlySet<string>,
+  statics: ReadonlySet<string> = new Set(),
+): Map<string, bigint> {
   const memory = new KernelMemory(space);
   const table = (name: string) => info.symbol(`kallsyms_${name}`);
   const [names, offsets, countAt] = [table('names'), table('offsets'), table('num_syms')];
@@ -31,11 +37,11 @@ export function findSymbols(space: AddressSpace, info: Vmcoreinfo, wanted: Reado
   const found = new Map<string, bigint>();
   if (names === undefined || offsets === undefined || tokens === undefined) return found;
   if (count === undefined || count > MAX_SYMBOLS) return found;
-  const indexes = indexesOfNames(space, names, count, tokens, new Set([...wanted, ANCHOR]));
+  const indexes = indexesOfNames(space, names, count, tokens, new Set([...wanted, ANCHOR]), statics);
   const addressOf = addressing(space, info, { offsets, count, anchor: indexes.get(ANCHOR) });
   for (const [name, index] of indexes) {
     const address = addressOf?.(index);
-    if (address !== undefined && wanted.has(name)) found.set(name, address);
+    if (address !== undefined && (wanted.has(name) || statics.has(name))) found.set(name, address);
   }
   return found;
 }
@@ -63,12 +69,14 @@ function indexesOfNames(
   count: number,
   tokens: readonly string[],
   wanted: ReadonlySet<string>,
+  statics: ReadonlySet<string>,
 ): Map<string, number> {
   const memory = new KernelMemory(space);
-  const longest = Math.max(...[...wanted].map((name) => name.length)) + 1;
+  const longest = Math.max(...[...wanted, ...statics].map((name) => name.length)) + 1;
+  const all = wanted.size + statics.size;
   const indexes = new Map<string, number>();
   let at = start;
-  for (let index = 0; index < count && indexes.size < wanted.size; index++) {
+  for (let index = 0; index < count && indexes.size < all; index++) {
     const head = memory.view(at, 2);
     if (head === undefined) break;
     const first = head.getUint8(0);
@@ -81,7 +89,8 @@ function indexesOfNames(
     let name = '';
     for (let i = 0; i < length && name.length <= longest; i++) name += tokens[body.getUint8(i)] ?? '';
     // The type letter is upper case for global symbols: a static one of the same name is not meant.
-    if (wanted.has(name.slice(1)) && /^[A-Z]/.test(name)) indexes.set(name.slice(1), index);
+    const isWanted = /^[A-Z]/.test(name) ? wanted : statics;
+    if (isWanted.has(name.slice(1))) indexes.set(name.slice(1), index);
     at += BigInt(length);
   }
   return indexes;
