@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { convertImage } from '#src/engine/convert/convert.js';
+import { estimateDump } from '#src/engine/convert/estimate.js';
 import { openImage } from '#src/engine/formats/registry.js';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
 import { pageRuns } from '#src/engine/image/ranges.js';
@@ -154,6 +155,19 @@ describe('a guest with all kinds of pages', () => {
     const { differing, out } = await compare(dumped, level);
     expect(differing).toEqual([]);
     expect(out > 0).toBe(level > 1);
+  });
+
+  test.each([
+    ['slab', 'Slab'],
+    ['pageTables', 'PageTables'],
+    ['stacks', 'KernelStack'],
+    ['perCpu', 'Percpu'],
+  ])('an estimate has as many pages of %s as /proc/meminfo has in %s', (group, name) => {
+    const { groups } = estimateDump(dumped.image, dumped.found, 'none');
+    const pages = groups.find((one) => one.group === group)?.pages ?? 0;
+    expect(meminfo(name)).toBeGreaterThan(0);
+    // The guest went on for a moment, and each CPU holds back up to 125 pages of a counter.
+    expect(Math.abs(pages - meminfo(name))).toBeLessThan(Math.max(meminfo(name) * 0.05, 128));
   });
 });
 

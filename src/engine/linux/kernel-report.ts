@@ -2,7 +2,7 @@
 
 const CPU_LINE =
   /CPU: (\d{1,6}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(Not tainted|Tainted: ([A-Z ]{1,40}?)(?= +\S*\d|$))/;
-const STUCK_CPU = /(?:CPU#|on cpu |on CPU |^CPU )(\d{1,6})/;
+const STUCK_CPU = /(?:CPU#|on cpu |on CPU |^CPU |\[Hardware Error\]: CPU )(\d{1,6})/;
 const STUCK_TASK = /\[(.{1,64}):(\d{1,10})\]|^INFO: task (.{1,64}):(\d{1,10}) /;
 const KILLED_TASK = /Killed? process (\d{1,10}) \((.{1,64}?)\)/;
 

@@ -96,7 +96,8 @@ export const EVENTS: readonly EventPattern[] = [
     severity: 'stuck',
     pattern: /^INFO: task .+:\d+ (?:is )?blocked (?:in \w+ state )?for more than/,
   },
-  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: (?:CPU \d+: )?Machine [Cc]heck/ },
+  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: CPU \d+: Machine [Cc]heck/ },
+  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: Machine [Cc]heck/, follows: true },
   { kind: 'oom', severity: 'shortage', pattern: /^Out of memory: Kill/ },
   { kind: 'warning', severity: 'mark', pattern: /^WARNING: / },
 ];

@@ -103,7 +103,7 @@ function findEvents(lines: readonly KernelLine[]): Event[] {
 
 function isPartOfLast(event: EventPattern, index: number, last: Event | undefined): boolean {
   const isNear = last !== undefined && index - last.index <= SAME_REPORT_LINES;
-  return event.follows === true && isNear && last.severity === 'oops';
+  return event.follows === true && isNear && (last.severity === 'oops' || last.kind === event.kind);
 }
 
 /** What led to the panic has said so before, mostly, and its report names the culprit. */
