@@ -78,8 +78,8 @@ build_crash_me() {
   rm -rf "$(dirname "$deb")"; headers=$t/usr/src/linux-headers-$rel
   sed -i "s#^include /usr/src#include $t/usr/src#" "$headers/Makefile"
   cp "$here/crash-me.c" "$t/crash-me/"; printf '%s\n' 'obj-m := crash-me.o' 'ccflags-y := -fmacro-prefix-map=$(src)/=' >"$t/crash-me/Kbuild"
-  # Debian's headers name the compiler that built the kernel; this system's own will do.
-  make -s -C "$headers" M="$t/crash-me" CC=gcc modules >&2
+  # The headers name the compiler that built the kernel: this system's own will do. Type data (needs pahole) is not wanted.
+  make -s -C "$headers" M="$t/crash-me" CC=gcc CONFIG_DEBUG_INFO_BTF_MODULES= modules >&2
   strip --strip-debug -o "$1.part" "$t/crash-me/crash-me.ko"
   rm -rf "$t"; mv "$1.part" "$1"; }
 if [ -n "$crash_me" ]; then
