@@ -22,9 +22,13 @@ export interface Way {
   readonly generic?: true;
   /** How the right line begins, after the time. */
   readonly line: RegExp;
+  /** Another line that belongs to it. */
+  readonly also?: RegExp;
   readonly verdict?: 'oopsed' | 'degraded';
+  /** In an NMI, or what the kernel treats like one, the console is printed to after the panic's notifiers. */
+  readonly isLate?: true;
   /** Innermost. */
-  readonly inFunction?: string;
+  readonly inFunction?: string | RegExp;
   readonly task?: string;
   readonly pid?: 1;
   readonly taint?: string;
@@ -86,7 +90,9 @@ export const WAYS: Readonly<Record<string, Way>> = {
     ...MODULE,
     kind: 'stack-overflow',
     how: 'overflow',
+    isLate: true,
     line: /^BUG: TASK stack guard page was hit/,
+    also: /^Kernel panic - not syncing: /m,
     inFunction: 'crash_overflow',
   },
   'a canary that died': {
@@ -100,6 +106,7 @@ export const WAYS: Readonly<Record<string, Way>> = {
     ...MODULE,
     kind: 'double-fault',
     how: 'double',
+    isLate: true,
     line: /^traps: PANIC: double fault/,
     inFunction: 'crash_double',
   },
@@ -116,6 +123,7 @@ export const WAYS: Readonly<Record<string, Way>> = {
     how: 'soft-lockup',
     sysctl: 'kernel.watchdog_thresh=1 kernel.softlockup_panic=1',
     line: /^Kernel panic - not syncing: softlockup: /,
+    also: /^watchdog: BUG: soft lockup - CPU#\d stuck for \d+s! \[insmod:\d+\]$/m,
     inFunction: 'crash_soft_lockup',
     task: 'insmod',
     taint: 'GOEL',
@@ -124,10 +132,12 @@ export const WAYS: Readonly<Record<string, Way>> = {
     ...MODULE,
     kind: 'hard-lockup',
     how: 'hard-lockup',
+    isLate: true,
     cpu: 0,
     sysctl: 'kernel.watchdog_thresh=1 kernel.hardlockup_panic=1',
     inject: nmi,
     line: /^Kernel panic - not syncing: Hard LOCKUP/,
+    also: /Watchdog detected hard LOCKUP on cpu 0$/m,
     inFunction: 'crash_irqs_off',
   },
   'an RCU stall': {
@@ -137,6 +147,7 @@ export const WAYS: Readonly<Record<string, Way>> = {
     cmdline: 'rcupdate.rcu_cpu_stall_timeout=3',
     sysctl: 'kernel.watchdog=0 kernel.panic_on_rcu_stall=1',
     line: /^Kernel panic - not syncing: RCU Stall/,
+    also: /^rcu: INFO: rcu_\w+ self-detected stall on CPU$/m,
     inFunction: 'crash_rcu_stall',
   },
   'a hung task': {
@@ -145,12 +156,14 @@ export const WAYS: Readonly<Record<string, Way>> = {
     how: 'hang',
     sysctl: 'kernel.hung_task_timeout_secs=1 kernel.hung_task_panic=1',
     line: /^Kernel panic - not syncing: hung_task: /,
+    also: /^INFO: task insmod:\d+ blocked for more than 1 seconds\.$/m,
     inFunction: 'crash_hang',
   },
   'an NMI to a guest that hangs': {
     ...MODULE,
     kind: 'nmi',
     how: 'irqs-off',
+    isLate: true,
     cpu: 0,
     sysctl: 'kernel.watchdog=0 kernel.unknown_nmi_panic=1',
     inject: nmi,
@@ -162,6 +175,7 @@ export const WAYS: Readonly<Record<string, Way>> = {
     generic: true,
     inject: machineCheck,
     line: /^Kernel panic - not syncing: Fatal local machine check/,
+    also: /CPU \d: Machine Check/,
   },
   'no memory left': {
     kind: 'oom',
@@ -194,7 +208,8 @@ export const WAYS: Readonly<Record<string, Way>> = {
     cmdline: 'rdinit=/none',
     noInit: true,
     line: /^Kernel panic - not syncing: VFS: Unable to mount root/,
-    inFunction: 'mount_block_root',
+    // Its name since 6.6 is the second one.
+    inFunction: /^mount_(?:block_root|root_generic)$/,
     task: 'swapper/0',
     pid: 1,
     taint: '',

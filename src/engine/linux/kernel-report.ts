@@ -42,7 +42,7 @@ const FRAME = /^\s*(?:\[<[0-9a-fx]+>\]\s*)?([A-Za-z_][\w.]*)\+0x[0-9a-f]+\/0x[0-
 /** How the kernel gets to printing, to sleep, or into an NMI: the same whatever went wrong. */
 const PLUMBING = [
   /^(?:dump_stack|show_stack|show_regs|dump_backtrace|panic|vpanic|nmi_panic|__die|die|oops_end)(?:_lvl|_body)?$/,
-  /^(?:__stack_chk_fail|__schedule|schedule)$/,
+  /^(?:__stack_chk_fail|__switch_to|__schedule|schedule)$/,
   /^(?:unknown_nmi_error|default_do_nmi|do_nmi|exc_nmi|asm_exc_nmi|end_repeat_nmi|nmi)$/,
 ];
 const MAX_STACK = 24;

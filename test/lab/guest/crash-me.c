@@ -71,6 +71,7 @@ static noinline void crash_soft_lockup(void)
 static noinline void crash_irqs_off(void)
 {
 	local_irq_disable();
+	pr_info("crash-me: interrupts are off\n");
 	for (;;)
 		cpu_relax();
 }
@@ -138,16 +139,20 @@ static noinline void crash_hard_lockup(void)
 	/* Where the machine has counters of its own, they are registered by this number, and the detector is on. */
 	if (enable != NULL && perf_pmu_register(&counter, "crash_me", PERF_TYPE_RAW) == 0) {
 		register_nmi_handler(NMI_LOCAL, counter_overflow, 0, "crash_me");
+		current->flags |= PF_NO_SETAFFINITY; /* Else it warns that this is no thread of one CPU. */
 		enable(smp_processor_id());
 	}
-	pr_info("crash-me: counting: %d\n", counting != NULL);
 	crash_irqs_off();
 }
 
-/* Lets the scheduler's tick in, so that only RCU complains. */
+static struct rcu_head waiting;
+static void waited(struct rcu_head *head) { }
+
+/* Lets the scheduler's tick in, so that only RCU complains: where somebody waits for it. */
 static noinline void crash_rcu_stall(void)
 {
 	rcu_read_lock();
+	call_rcu(&waiting, waited);
 	for (;;)
 		cpu_relax();
 }
