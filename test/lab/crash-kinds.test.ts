@@ -183,6 +183,7 @@ describe('of the same dump', () => {
     const { message, started } = consoleSays({ dump, examination, console, cpu: 0 }, WAYS[name]!);
     const text = stdout.slice(stdout.indexOf('\npanic\n'), stdout.indexOf('\nopens with\n'));
     expect(text).toContain(`  ${message}\n`);
+    expect(text).toContain(`  ${examination.panicDetails.alsoSeen.at(-1)}\n`);
     expect(text).toMatch(new RegExp(`^ *task +insmod \\(PID ${started}\\)$`, 'm'));
     expect(text).toMatch(new RegExp(`^ *stack +${WAYS[name]!.inFunction} < crash_me_init < `, 'm'));
   });
