@@ -5,7 +5,7 @@
  * By user space and sysctl where that can do it, else by a module (guest/crash-me.c). Two things are lent from outside:
  * QEMU without KVM has no performance counter, so the detector of hard lock-ups gets one that overflows with NMIs that we
  * inject; and machine checks need a kernel of another flavour, since Debian's cloud kernel doesn't know them. Not made,
- * since neither kernel is built for it: sanitizer, workqueue-lockup. `oops` is what is left when no line says more.
+ * since Debian 12 builds neither kernel for it: sanitizer, workqueue-lockup. `oops` is what is left when no line says more.
  */
 
 import { rmSync, writeFileSync } from 'node:fs';
