@@ -46,6 +46,8 @@ file                 program file
 bzip2                program bzip2
 lzop                 program lzop
 gcc                  program gcc
+make                 program make
+libelf1              library libelf.so.1
 libc6-dev            file /usr/include/stdio.h
 libfaketime          file /usr/lib/*/faketime/libfaketime.so.1
 python3-drgn         file /usr/lib/python3*/dist-packages/drgn

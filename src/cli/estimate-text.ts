@@ -11,6 +11,9 @@ const NAMES: Readonly<Record<EstimateGroup, string>> = {
   privateCache: 'private page cache',
   user: 'user data',
   slab: 'kernel: slab',
+  pageTables: 'kernel: page tables',
+  stacks: 'kernel: stacks',
+  perCpu: 'kernel: per-CPU',
   kernel: 'kernel: other',
   unknown: 'not described by the kernel',
 };
@@ -24,17 +27,20 @@ const LEVELS: Readonly<Record<number, string>> = {
   31: 'the kernel alone',
 };
 
-export function describeEstimate({ groups, levels, pageSize, compression, warnings }: Estimate): string {
-  const memory = groups.map(({ group, pages, zeroShare, bytesPerPage }) => [
+export function describeEstimate(estimate: Estimate): string {
+  const { groups, levels, pageSize, compression, zeroPages, warnings } = estimate;
+  const memory = groups.map(({ group, pages, zeroShare, bytesPerPage, isCounted }) => [
     `  ${NAMES[group]}`,
     formatBytes(pages * pageSize),
-    `${Math.round(zeroShare * 100)} %`,
-    bytesPerPage === 0 ? '-' : `${Math.round((bytesPerPage / pageSize) * 100)} %`,
+    isCounted ? '-' : formatBytes(Math.round(pages * zeroShare) * pageSize),
+    isCounted || bytesPerPage === 0 ? '-' : `${Math.round((bytesPerPage / pageSize) * 100)} %`,
   ]);
+  const all = groups.reduce((sum, { pages }) => sum + pages, 0);
+  memory.push(['  all', formatBytes(all * pageSize), formatBytes(zeroPages * pageSize), '']);
   const sizes = levels.map(({ level, bytes }) => [`  ${level}`, formatBytes(bytes), LEVELS[level] ?? '']);
   const right = (title: string) => ({ title, align: 'right' as const });
   return [
-    `memory by use\n${formatTable([{ title: '  USE' }, right('SIZE'), right('ZERO'), right('PACKED TO')], memory)}`,
+    `memory by use\n${formatTable([{ title: '  USE' }, right('SIZE'), right('OF IT ZERO'), right('PACKED TO')], memory)}`,
     `dump with ${compression}, about\n${formatTable([{ title: '  LEVEL' }, right('SIZE'), { title: 'LEFT' }], sizes)}`,
     ...warnings.map((warning) => `not told apart: ${printable(warning, { limit: 300 })}`),
   ].join('\n\n');

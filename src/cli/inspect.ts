@@ -152,6 +152,7 @@ function panicPairs({ examination: { panic, panicDetails: details } }: FileInspe
   const pid = details.pid === undefined ? '' : ` (PID ${details.pid})`;
   const pairs: readonly (readonly [string, string | undefined])[] = [
     ['line', panic.message],
+    ['also seen', details.alsoSeen.at(-1)],
     ['kind', `${panic.kind} (${details.verdict})`],
     ['CPU', details.cpu?.toString()],
     ['task', details.task === undefined ? undefined : `${details.task}${pid}`],

@@ -15,7 +15,7 @@ import { buildGuest, type LinuxGuest, STEXT } from './linux-guest.js';
 import { buildKallsyms } from './linux-kallsyms.js';
 import { writeU64 } from './linux-paging.js';
 
-export const ERAS = ['4.14', '6.1', '6.6', '6.10', '6.12', '7.1'] as const;
+export const ERAS = ['4.14', '5.4', '6.1', '6.6', '6.10', '6.11', '6.12', '7.1'] as const;
 export type Era = (typeof ERAS)[number];
 
 export const RAM_PAGES = 0x4000;
@@ -32,6 +32,7 @@ const NODE = at(0x1b1000);
 const NODE_STAT = at(0x1b3000);
 const STAT_TEXT = at(0x1b4000);
 const STAT_STRINGS = at(0x1b5000);
+const PER_CPU = at(0x1b6000);
 const TABLES = {
   count: at(0x1a0000),
   names: at(0x1a1000),
@@ -52,6 +53,8 @@ interface Marks {
   readonly buddy: number;
   readonly offline: number | undefined;
   readonly unaccepted?: number;
+  /** Of page tables; VMCOREINFO doesn't tell it. */
+  readonly table?: number;
   readonly slab: 'flag' | number;
   readonly hugetlb:
     | { readonly dtor: number; readonly bytes: 1 | 2 }
@@ -61,12 +64,21 @@ interface Marks {
 
 const MARKS: Readonly<Record<Era, Marks>> = {
   '4.14': { buddy: -128, offline: undefined, slab: 'flag', hugetlb: { dtor: 2, bytes: 2 } },
-  '6.1': { buddy: -129, offline: -257, slab: 'flag', hugetlb: { dtor: 2, bytes: 1 } },
-  '6.6': { buddy: -129, offline: -257, slab: 'flag', hugetlb: { bit: 8 } },
-  '6.10': { buddy: -129, offline: -257, slab: -4097, hugetlb: { type: -2049 } },
+  '5.4': { buddy: -129, offline: -257, table: -1025, slab: 'flag', hugetlb: { dtor: 2, bytes: 1 } },
+  '6.1': { buddy: -129, offline: -257, table: -513, slab: 'flag', hugetlb: { dtor: 2, bytes: 1 } },
+  '6.6': { buddy: -129, offline: -257, table: -513, slab: 'flag', hugetlb: { bit: 8 } },
+  '6.10': { buddy: -129, offline: -257, table: -513, slab: -4097, hugetlb: { type: -2049 } },
+  '6.11': {
+    buddy: ~0x40000000,
+    offline: ~0x20000000,
+    table: ~0x10000000,
+    slab: ~0x02000000,
+    hugetlb: { type: ~0x04000000 },
+  },
   '6.12': {
     buddy: 0xf0 << 24,
     offline: 0xf1 << 24,
+    table: 0xf2 << 24,
     slab: 0xf5 << 24,
     hugetlb: { type: 0xf4 << 24 },
     unaccepted: 0xf8 << 24,
@@ -74,11 +86,15 @@ const MARKS: Readonly<Record<Era, Marks>> = {
   '7.1': {
     buddy: 0xf0 << 24,
     offline: 0xf1 << 24,
+    table: 0xf2 << 24,
     slab: 0xf5 << 24,
     hugetlb: { type: 0xf4 << 24 },
     unaccepted: 0xf8 << 24,
   },
 };
+
+/** What VMCOREINFO did not have yet. */
+const BEFORE_5_11 = { 'OFFSET(uts_namespace.name)': undefined };
 
 const KINDS = [
   'free',
@@ -93,6 +109,10 @@ const KINDS = [
   'hwpoison',
   'offline',
   'unaccepted',
+  'table',
+  // PG_kmemcg, which 4.18 to 5.10 had beside other types.
+  'kmemcg',
+  'kmemcgTable',
   'tail',
 ] as const;
 export type Kind = (typeof KINDS)[number];
@@ -112,6 +132,11 @@ export interface PagesOptions {
     readonly anon?: number;
     readonly file?: number;
     readonly swapcached?: number;
+    readonly stackKib?: number;
+    readonly pageTables?: number;
+    /** Of one unit of per-CPU memory. */
+    readonly perCpu?: number;
+    readonly perCpuUnits?: number;
   };
   readonly guest?: Parameters<typeof buildGuest>[0];
   /** `extreme`: roots that point to pages of sections, as kernels with SPARSEMEM_EXTREME have; `static`: one array. */
@@ -132,7 +157,13 @@ export function buildPages(listing: string, options: PagesOptions = {}): PagesGu
   const guest = buildGuest({
     release: `${era}.0-test`,
     ...options.guest,
-    keys: { ...keysOf(era), ...sectionKeys(options), ...counterKeys(options), ...options.keys },
+    keys: {
+      ...(era === '5.4' ? BEFORE_5_11 : {}),
+      ...keysOf(era),
+      ...sectionKeys(options),
+      ...counterKeys(options),
+      ...options.keys,
+    },
   });
   const { image, tables } = guest;
   tables.map(DIRECT_MAP, 0, 30);
@@ -219,6 +250,9 @@ function writeBlock(bytes: Buffer, { page, kind, order, said, pages }: Line, mar
     hwpoison: () => flags('hwpoison'),
     offline: () => type(marks.offline),
     unaccepted: () => type(marks.unaccepted),
+    table: () => type(marks.table),
+    kmemcg: () => type(~0x200),
+    kmemcgTable: () => type(~0x600),
     tail: () => bytes.writeBigUInt64LE(VMEMMAP + 1n, head + HEAD),
   };
   write[kind]();
@@ -310,8 +344,8 @@ function counterKeys({ counters = {} }: PagesOptions): Record<string, string> {
     'SYMBOL(kallsyms_token_table)': hex(TABLES.tokens),
     'SYMBOL(kallsyms_token_index)': hex(TABLES.index),
   };
-  const named = counters.anon ?? counters.file ?? counters.swapcached;
-  return { ...(counters.free === undefined ? {} : zones), ...(named === undefined ? {} : symbols) };
+  const { free, ...named } = counters;
+  return { ...(free === undefined ? {} : zones), ...(Object.keys(named).length === 0 ? {} : symbols) };
 }
 
 function writeCounters({ image, physicalOf }: LinuxGuest, counters: NonNullable<PagesOptions['counters']>): void {
@@ -321,19 +355,33 @@ function writeCounters({ image, physicalOf }: LinuxGuest, counters: NonNullable<
   writeU64(image, physicalOf(NODE) + 64, BigInt(free - 1));
   writeU64(image, physicalOf(NODE) + 128 + 64, 1n);
   writeU64(image, physicalOf(NODE) + 512, 2n);
-  const names = ['nr_free_pages', 'nr_inactive_anon', 'nr_anon_pages', 'nr_file_pages', 'nr_swapcached'];
+  const values: Record<string, number | undefined> = {
+    nr_inactive_anon: 0,
+    nr_anon_pages: counters.anon,
+    nr_file_pages: counters.file,
+    nr_swapcached: counters.swapcached,
+    nr_kernel_stack: counters.stackKib,
+    nr_page_table_pages: counters.pageTables,
+  };
+  const names = ['nr_free_pages', ...Object.keys(values)];
   let text = '';
   for (const [i, name] of names.entries()) {
     writeU64(image, physicalOf(STAT_TEXT) + i * 8, STAT_STRINGS + BigInt(text.length));
     text += `${name}\0`;
   }
   image.write(physicalOf(STAT_STRINGS), Buffer.from(text.padEnd(4096, '\0')));
-  const values = [0, counters.anon ?? 0, counters.file ?? 0, counters.swapcached ?? 0];
-  for (const [i, value] of values.entries()) writeU64(image, physicalOf(NODE_STAT) + i * 8, BigInt(value));
+  for (const [i, value] of Object.values(values).entries()) {
+    writeU64(image, physicalOf(NODE_STAT) + i * 8, BigInt(value ?? 0));
+  }
+  writeU64(image, physicalOf(PER_CPU), BigInt(counters.perCpu ?? 0));
+  writeU64(image, physicalOf(PER_CPU) + 8, BigInt(counters.perCpuUnits ?? 0));
   const symbols: [string, bigint][] = [
     ['T_stext', STEXT],
     ['Bvm_node_stat', NODE_STAT],
     ['Dvmstat_text', STAT_TEXT],
+    // Static ones have small letters.
+    ['bpcpu_nr_populated', PER_CPU],
+    ['dpcpu_nr_units', PER_CPU + 8n],
   ];
   const tables = buildKallsyms(symbols, 'placed', STEXT, TABLES.offsets);
   writeU64(image, physicalOf(TABLES.count), BigInt(symbols.length));

@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { convertImage } from '#src/engine/convert/convert.js';
+import { estimateDump } from '#src/engine/convert/estimate.js';
 import { openImage } from '#src/engine/formats/registry.js';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
 import { pageRuns } from '#src/engine/image/ranges.js';
@@ -110,6 +111,7 @@ describe('a guest with all kinds of pages', () => {
   let dumped: Dumped;
   /** The guest's own counters right before the dump, in pages. */
   let meminfo: (name: string) => number;
+  let slabPages: number;
 
   beforeAll(async () => {
     const disks = [disk('files'), disk('swap')];
@@ -129,6 +131,9 @@ describe('a guest with all kinds of pages', () => {
     await makePages(guest);
     const text = await guest.shell('cat /proc/meminfo', 120_000);
     meminfo = (name) => Number(new RegExp(`^${name}: +(\\d+)`, 'm').exec(text)?.[1]) / 4;
+    slabPages = Number(
+      await guest.shell("awk '/ : slabdata / { pages += $6 * $15 } END { print pages }' /proc/slabinfo"),
+    );
     dumped = await dump(guest, 'all');
   });
   afterAll(() => dumped?.image.close());
@@ -157,6 +162,20 @@ describe('a guest with all kinds of pages', () => {
     const { differing, out } = await compare(dumped, level);
     expect(differing).toEqual([]);
     expect(out > 0).toBe(level > 1);
+  });
+
+  test.each([
+    // Large pieces are no slab pages, yet among meminfo's Slab.
+    ['slab', () => slabPages],
+    ['pageTables', () => meminfo('PageTables')],
+    ['stacks', () => meminfo('KernelStack')],
+    ['perCpu', () => meminfo('Percpu')],
+  ])('an estimate has as many pages of %s as the guest says', (group, said) => {
+    const { groups } = estimateDump(dumped.image, dumped.found, 'none');
+    const pages = groups.find((one) => one.group === group)?.pages ?? 0;
+    expect(said()).toBeGreaterThan(0);
+    // The guest went on for a moment, and the commands that asked had stacks and page tables, too.
+    expect(Math.abs(pages - said())).toBeLessThan(Math.max(said() * 0.05, 24));
   });
 });
 

@@ -9,10 +9,22 @@ import { type MemoryImage, PageState } from '../image/memory-image.js';
 import { pageRuns, totalPages } from '../image/ranges.js';
 import type { FoundVmcoreinfo } from '../linux/find-kernel.js';
 import { LEVEL, PageClass } from '../linux/pages/classify.js';
+import { readKernelUse } from '../linux/pages/counters.js';
 import { forEachClass } from '../linux/pages/page-filter.js';
 
 /** Groups of pages as they are shown. `kernel`: what is none of the others. */
-export const ESTIMATE_GROUPS = ['free', 'cache', 'privateCache', 'user', 'slab', 'kernel', 'unknown'] as const;
+export const ESTIMATE_GROUPS = [
+  'free',
+  'cache',
+  'privateCache',
+  'user',
+  'slab',
+  'pageTables',
+  'stacks',
+  'perCpu',
+  'kernel',
+  'unknown',
+] as const;
 export type EstimateGroup = (typeof ESTIMATE_GROUPS)[number];
 
 export interface GroupEstimate {
@@ -22,11 +34,18 @@ export interface GroupEstimate {
   readonly zeroShare: number;
   /** Bytes of a page that isn't zero, compressed; from a sample. */
   readonly bytesPerPage: number;
+  /**
+   * Its size is the kernel's own counter, since nothing marks the pages one by one: `zeroShare` and `bytesPerPage` are
+   * those of `kernel`, which it was taken out of.
+   */
+  readonly isCounted?: true;
 }
 
 export interface Estimate {
   readonly pageSize: number;
   readonly compression: Compression;
+  /** Pages of all groups that are all zero; from samples. */
+  readonly zeroPages: number;
   readonly groups: readonly GroupEstimate[];
   readonly levels: readonly { readonly level: number; readonly bytes: number }[];
   /** Why classes are not told apart, where they aren't. */
@@ -49,6 +68,7 @@ const GROUP_OF: Readonly<Record<number, EstimateGroup>> = {
   [PageClass.offline]: 'unknown',
   [PageClass.unknown]: 'unknown',
   [PageClass.slab]: 'slab',
+  [PageClass.pageTable]: 'pageTables',
 };
 /** The bit that takes a group away; of several, any. */
 const BITS_OF: Readonly<Record<EstimateGroup, number>> = {
@@ -57,6 +77,9 @@ const BITS_OF: Readonly<Record<EstimateGroup, number>> = {
   privateCache: LEVEL.privateCache,
   user: LEVEL.user,
   slab: 0,
+  pageTables: 0,
+  stacks: 0,
+  perCpu: 0,
   kernel: 0,
   unknown: 0,
 };
@@ -82,14 +105,35 @@ export function estimateDump(
   try {
     if (refusal === undefined) forEachClass(image, found, (first, classes) => sampler.window(first, classes));
     sampler.rest(ram - known);
-    const groups = ESTIMATE_GROUPS.filter((group) => (counts.get(group) ?? 0) > 0).map((group) =>
+    const sampled = ESTIMATE_GROUPS.filter((group) => (counts.get(group) ?? 0) > 0).map((group) =>
       sampler.result(group),
     );
+    const groups = refusal === undefined ? withCounted(sampled, found) : sampled;
     const levels = LEVELS.map((level) => ({ level, bytes: dumpBytes(level, groups, ram, image.pageSize) }));
-    return { pageSize: image.pageSize, compression, groups, levels, warnings };
+    const zeroPages = Math.round(groups.reduce((sum, { pages, zeroShare }) => sum + pages * zeroShare, 0));
+    return { pageSize: image.pageSize, compression, zeroPages, groups, levels, warnings };
   } finally {
     sampler.close();
   }
+}
+
+/** What only the kernel's counters tell is taken out of the kernel's other pages. */
+function withCounted(sampled: readonly GroupEstimate[], found: FoundVmcoreinfo | undefined): GroupEstimate[] {
+  const other = sampled.find(({ group }) => group === 'kernel');
+  if (other === undefined || found?.kernel === undefined) return [...sampled];
+  const use = readKernelUse(found.kernel, found.info);
+  const isMarked = sampled.some(({ group }) => group === 'pageTables');
+  let left = other.pages;
+  const counted: GroupEstimate[] = [];
+  for (const group of isMarked ? (['stacks', 'perCpu'] as const) : (['pageTables', 'stacks', 'perCpu'] as const)) {
+    const pages = use[group] ?? 0;
+    // A counter that can't be is none.
+    if (pages === 0 || pages > left) continue;
+    counted.push({ ...other, group, pages, isCounted: true });
+    left -= pages;
+  }
+  const all = [...sampled.filter(({ group }) => group !== 'kernel'), ...counted, { ...other, pages: left }];
+  return ESTIMATE_GROUPS.flatMap((group) => all.filter((one) => one.group === group));
 }
 
 function add(counts: Map<EstimateGroup, number>, group: EstimateGroup, pages: number): void {

@@ -22,9 +22,15 @@ const MAX_TOKEN_TABLE_BYTES = 65536;
 
 /**
  * @param wanted names of global symbols
+ * @param statics names of static ones, each of which there is only one of in the kernel
  * @returns what was found; empty where the kernel has no table or it can't be read. Bounded: two million symbols.
  */
-export function findSymbols(space: AddressSpace, info: Vmcoreinfo, wanted: ReadonlySet<string>): Map<string, bigint> {
+export function findSymbols(
+  space: AddressSpace,
+  info: Vmcoreinfo,
+  wanted: ReadonlySet<string>,
+  statics: ReadonlySet<string> = new Set(),
+): Map<string, bigint> {
   const memory = new KernelMemory(space);
   const table = (name: string) => info.symbol(`kallsyms_${name}`);
   const [names, offsets, countAt] = [table('names'), table('offsets'), table('num_syms')];
@@ -33,11 +39,11 @@ export function findSymbols(space: AddressSpace, info: Vmcoreinfo, wanted: Reado
   const found = new Map<string, bigint>();
   if (names === undefined || offsets === undefined || tokens === undefined) return found;
   if (count === undefined || count > MAX_SYMBOLS) return found;
-  const indexes = indexesOfNames(space, names, count, tokens, new Set([...wanted, ANCHOR]));
+  const indexes = indexesOfNames(space, names, count, tokens, new Set([...wanted, ANCHOR]), statics);
   const addressOf = addressing(space, info, { offsets, count, anchor: indexes.get(ANCHOR) });
   for (const [name, index] of indexes) {
     const address = addressOf?.(index);
-    if (address !== undefined && wanted.has(name)) found.set(name, address);
+    if (address !== undefined && (wanted.has(name) || statics.has(name))) found.set(name, address);
   }
   return found;
 }
@@ -68,27 +74,32 @@ function indexesOfNames(
   count: number,
   tokens: readonly string[],
   wanted: ReadonlySet<string>,
+  statics: ReadonlySet<string>,
 ): Map<string, number> {
   const names = new NameTable(space, start);
   const lengths = Uint16Array.from(tokens, (token) => token.length);
   // The type letter is upper case for global symbols: a static one of the same name is not meant.
   const isGlobal = tokens.map((token) => /^[A-Z]/.test(token));
-  const longest = Math.max(...[...wanted].map((name) => name.length)) + 1;
-  const isWantedLength = Array.from({ length: longest + 1 }, () => false);
-  for (const name of wanted) isWantedLength[name.length + 1] = true;
+  const [globalLengths, staticLengths] = [lettersOf(wanted), lettersOf(statics)];
+  const all = wanted.size + statics.size;
   const indexes = new Map<string, number>();
-  for (let index = 0; index < count && indexes.size < wanted.size && names.next(); index++) {
+  for (let index = 0; index < count && indexes.size < all && names.next(); index++) {
     const { bytes, at, limit } = names;
-    if (isGlobal[bytes[at]!] !== true) continue;
-    let length = 0;
-    for (let i = at; i < limit; i++) length += lengths[bytes[i]!]!;
-    if (isWantedLength[length] !== true) continue;
+    const isOfGlobal = isGlobal[bytes[at]!];
+    let letters = 0;
+    for (let i = at; i < limit; i++) letters += lengths[bytes[i]!]!;
+    if (!(isOfGlobal ? globalLengths : staticLengths).has(letters)) continue;
     let name = '';
     for (let i = at; i < limit; i++) name += tokens[bytes[i]!];
-    if (wanted.has(name.slice(1))) indexes.set(name.slice(1), index);
+    name = name.slice(1);
+    if ((isOfGlobal ? wanted : statics).has(name)) indexes.set(name, index);
   }
   return indexes;
 }
+
+/** How long these names are, with the type letter. */
+const lettersOf = (names: ReadonlySet<string>): ReadonlySet<number> =>
+  new Set([...names].map(({ length }) => length + 1));
 
 /** Walks over the names; the tokens of the current one stand in `bytes`, from `at` to `limit`. */
 class NameTable {

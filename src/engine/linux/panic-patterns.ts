@@ -17,6 +17,7 @@ export const PANIC_KINDS = [
   'bug',
   'oops',
   'sanitizer',
+  'stack-overflow',
   'stack-corruption',
   'init-killed',
   'no-root',
@@ -58,7 +59,16 @@ export const EVENTS: readonly EventPattern[] = [
   { kind: 'page-fault', severity: 'mark', pattern: /^kernel tried to execute NX-protected page/ },
   { kind: 'general-protection', severity: 'oops', pattern: /^(?:Oops: )?general protection fault/ },
   { kind: 'divide-error', severity: 'oops', pattern: /^(?:Oops: )?divide error/ },
-  { kind: 'double-fault', severity: 'oops', pattern: /^(?:traps: )?PANIC: double fault|^(?:Oops: )?double fault/ },
+  { kind: 'stack-overflow', severity: 'oops', pattern: /^BUG: .*stack guard page was hit|^BUG: stack overflow/ },
+  { kind: 'stack-overflow', severity: 'oops', pattern: /^Insufficient stack space to handle exception/ },
+  {
+    kind: 'stack-overflow',
+    severity: 'oops',
+    pattern: /^(?:Oops: )?stack guard page: |^kernel stack overflow \(/,
+    follows: true,
+  },
+  { kind: 'double-fault', severity: 'oops', pattern: /^(?:traps: )?PANIC: double fault/ },
+  { kind: 'double-fault', severity: 'oops', pattern: /^(?:Oops: )?double fault/, follows: true },
   { kind: 'sanitizer', severity: 'stuck', pattern: /^BUG: (?:KASAN|KCSAN|KFENCE|KMSAN): |^UBSAN: / },
   { kind: 'soft-lockup', severity: 'stuck', pattern: /^(?:NMI )?(?:watchdog: )?BUG: soft lockup/ },
   {
@@ -86,33 +96,60 @@ export const EVENTS: readonly EventPattern[] = [
     severity: 'stuck',
     pattern: /^INFO: task .+:\d+ (?:is )?blocked (?:in \w+ state )?for more than/,
   },
-  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: (?:CPU \d+: )?Machine [Cc]heck/ },
+  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: CPU \d+: Machine [Cc]heck/ },
+  { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: Machine [Cc]heck/, follows: true },
   { kind: 'oom', severity: 'shortage', pattern: /^Out of memory: Kill/ },
   { kind: 'warning', severity: 'mark', pattern: /^WARNING: / },
 ];
 
-/** What `panic()` was called with, by kind. `undefined`: the reason says nothing, what went before it does. */
-const REASONS: readonly (readonly [RegExp, PanicKind | undefined])[] = [
-  [/^(?:Fatal exception|Oops|Fatal exception in interrupt|panic_on_oops)/i, undefined],
-  [/^sysrq triggered crash/, 'sysrq'],
-  [/^Attempted to kill (?:init|the idle task)/, 'init-killed'],
-  [/^VFS: Unable to mount root|^No working init found|^Requested init .* failed/, 'no-root'],
-  [/^hung_task: /, 'hung-task'],
-  [/^softlockup: /, 'soft-lockup'],
-  [/^(?:Watchdog detected )?hard lockup/i, 'hard-lockup'],
-  [/^RCU Stall/i, 'rcu-stall'],
-  [/^Out of memory|^System is deadlocked on memory|oom/i, 'oom'],
-  [/machine check|^MCE|^Uncorrected hardware|^Asynchronous SError|^Fatal hardware error/i, 'mce'],
-  [/^stack-protector|^corrupted stack end|^kernel stack overflow/i, 'stack-corruption'],
-  [/^NMI|^An NMI occurred/, 'nmi'],
-  [/panic_on_warn/, 'warning'],
-  [/^kernel: panic_on_.*bug|^BUG/i, 'bug'],
+interface Reason {
+  readonly pattern: RegExp;
+  /** Where nothing before the panic says it better. */
+  readonly kind: PanicKind;
+  /** Events whose report tells what led to the panic: those of the same kind unless others are named. */
+  readonly causes?: readonly PanicKind[] | 'oops';
+  /** The line that began the cause is the one to show, and its kind counts. */
+  readonly saysLittle?: true;
+}
+
+/** What `panic()` was called with. The first that fits counts. */
+const REASONS: readonly Reason[] = [
+  {
+    pattern: /^(?:Fatal exception|Oops|Fatal exception in interrupt|panic_on_oops)/i,
+    kind: 'oops',
+    causes: 'oops',
+    saysLittle: true,
+  },
+  { pattern: /panic_on_warn/, kind: 'warning', causes: ['warning', 'sanitizer', 'bug'], saysLittle: true },
+  { pattern: /^sysrq triggered crash/, kind: 'sysrq', causes: [] },
+  { pattern: /^Attempted to kill (?:init|the idle task)/, kind: 'init-killed' },
+  { pattern: /^VFS: Unable to mount root|^No working init found|^Requested init .* failed/, kind: 'no-root' },
+  { pattern: /^hung_task: /, kind: 'hung-task' },
+  { pattern: /^softlockup: /, kind: 'soft-lockup' },
+  { pattern: /^(?:Watchdog detected )?hard lockup/i, kind: 'hard-lockup' },
+  { pattern: /^RCU Stall/i, kind: 'rcu-stall' },
+  { pattern: /^Out of memory|^System is deadlocked on memory|oom/i, kind: 'oom', causes: [] },
+  { pattern: /machine check|^MCE|^Uncorrected hardware|^Asynchronous SError|^Fatal hardware error/i, kind: 'mce' },
+  { pattern: /^kernel stack overflow|stack guard hit/i, kind: 'stack-overflow' },
+  { pattern: /^stack-protector|^corrupted stack end/i, kind: 'stack-corruption' },
+  { pattern: /^NMI|^An NMI occurred/, kind: 'nmi' },
+  { pattern: /^kernel: panic_on_.*bug|^BUG/i, kind: 'bug' },
 ];
 
 export const PANIC_LINE = /^Kernel panic - not syncing(?:: (.*))?$/;
 
-/** The kind of a panic by its reason; undefined where only what went before it tells. */
-export function kindOfReason(reason: string): PanicKind | undefined {
-  const known = REASONS.find(([pattern]) => pattern.test(reason));
-  return known === undefined ? 'panic' : known[1];
+export interface PanicReason {
+  readonly kind: PanicKind;
+  readonly saysLittle: boolean;
+  isCause(event: { readonly kind: PanicKind; readonly severity: Severity }): boolean;
+}
+
+export function reasonOf(text: string): PanicReason {
+  const known: Omit<Reason, 'pattern'> = REASONS.find(({ pattern }) => pattern.test(text)) ?? { kind: 'panic' };
+  const causes = known.causes ?? [known.kind];
+  return {
+    kind: known.kind,
+    saysLittle: known.saysLittle ?? false,
+    isCause: ({ kind, severity }) => (causes === 'oops' ? severity === 'oops' : causes.includes(kind)),
+  };
 }

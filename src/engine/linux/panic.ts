@@ -2,15 +2,9 @@
 
 import { createHash } from 'node:crypto';
 import type { PanicFacts } from '../../model/manifest.js';
+import { placeOf, stackOf } from './kernel-report.js';
 import { escapeControls, type LogRecord } from './log-text.js';
-import {
-  EVENTS,
-  type EventPattern,
-  kindOfReason,
-  PANIC_LINE,
-  type PanicKind,
-  type Severity,
-} from './panic-patterns.js';
+import { EVENTS, type EventPattern, PANIC_LINE, type PanicKind, reasonOf, type Severity } from './panic-patterns.js';
 
 /** `panicked`: the kernel stopped; `oopsed`: it killed a task and went on; `degraded`: it complained. */
 export type Verdict = 'panicked' | 'oopsed' | 'degraded' | 'no-evidence' | 'unknown';
@@ -57,7 +51,6 @@ const REPORT_LINES = 120;
 const SAME_REPORT_LINES = 12;
 const MAX_ALSO_SEEN = 20;
 const MAX_MESSAGE = 500;
-const MAX_STACK = 24;
 /** Functions that count for the signature. */
 const SIGNATURE_DEPTH = 5;
 const SEVERITIES: readonly Severity[] = ['oops', 'stuck', 'shortage'];
@@ -110,33 +103,29 @@ function findEvents(lines: readonly KernelLine[]): Event[] {
 
 function isPartOfLast(event: EventPattern, index: number, last: Event | undefined): boolean {
   const isNear = last !== undefined && index - last.index <= SAME_REPORT_LINES;
-  return event.follows === true && isNear && last.severity === 'oops';
+  return event.follows === true && isNear && (last.severity === 'oops' || last.kind === event.kind);
 }
 
+/** What led to the panic has said so before, mostly, and its report names the culprit. */
 function panicked(lines: readonly KernelLine[], events: readonly Event[], panicIndex: number): PanicFinding {
-  const reason = PANIC_LINE.exec(lines[panicIndex]?.text ?? '')?.[1] ?? '';
-  const kind = kindOfReason(reason);
+  const reason = reasonOf(PANIC_LINE.exec(lines[panicIndex]?.text ?? '')?.[1] ?? '');
   const before = events.filter(({ index }) => index < panicIndex);
-  const cause = before.findLast(({ severity, kind: of }) => (kind === undefined ? severity === 'oops' : of === kind));
-  if (kind === undefined) {
-    // "Fatal exception" names nothing: the line that began the oops is the one to show.
-    const index = cause?.index ?? panicIndex;
-    const others = alsoSeen(lines, events, [index], panicIndex);
-    return finding(lines, cause?.kind ?? 'oops', index, index, 'panicked', others);
-  }
-  const isSysrqByFault = kind === 'panic' && before.at(-1)?.kind === 'sysrq';
-  const others = alsoSeen(lines, events, [panicIndex]);
-  return finding(lines, isSysrqByFault ? 'sysrq' : kind, panicIndex, panicIndex, 'panicked', others);
+  const isSysrqByFault = reason.kind === 'panic' && before.at(-1)?.kind === 'sysrq';
+  const cause = before.findLast((event) => reason.isCause(event));
+  const kind = isSysrqByFault ? 'sysrq' : reason.saysLittle ? (cause?.kind ?? reason.kind) : reason.kind;
+  const shown = reason.saysLittle && cause !== undefined ? cause.index : panicIndex;
+  const others = alsoSeen(lines, events, [shown], panicIndex);
+  return finding(lines, kind, shown, cause?.index ?? panicIndex, 'panicked', others, panicIndex);
 }
 
 function alsoSeen(
   lines: readonly KernelLine[],
   events: readonly Event[],
   shown: readonly number[],
-  extra?: number,
+  panicIndex?: number,
 ): string[] {
   const indexes = events.filter(({ kind }) => kind !== 'warning').map(({ index }) => index);
-  if (extra !== undefined) indexes.push(extra);
+  if (panicIndex !== undefined) indexes.push(panicIndex);
   const others = indexes.filter((index) => !shown.includes(index));
   return others.slice(-MAX_ALSO_SEEN).map((index) => (lines[index]?.text ?? '').slice(0, MAX_MESSAGE));
 }
@@ -148,86 +137,38 @@ function finding(
   reportIndex: number,
   verdict: Verdict,
   others: readonly string[],
+  panicIndex?: number,
 ): PanicFinding {
   const line = lines[messageIndex];
   const message = (line?.text ?? '').slice(0, MAX_MESSAGE);
-  const report = lines.slice(reportIndex, reportIndex + REPORT_LINES).map(({ text }) => text);
+  const reportAt = (from: number) => lines.slice(from, from + REPORT_LINES).map(({ text }) => text);
+  const report = reportAt(reportIndex);
   const stack = stackOf(report);
+  // The panic's own report has the letter that the cause has added.
+  const { taint } = placeOf(reportAt(panicIndex ?? reportIndex));
   return {
     facts: { kind, message, signature: signatureOf(kind, message, stack) },
     details: {
       verdict,
       ...(line === undefined ? {} : { logLine: line.logLine }),
       ...placeOf(report),
+      ...(taint === undefined ? {} : { taint }),
       stack,
       alsoSeen: others,
     },
   };
 }
 
-const CPU_LINE =
-  /CPU: (\d{1,6}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(Not tainted|Tainted: ([A-Z ]{1,40}?)(?= +\S*\d|$))/;
-const STUCK_CPU = /(?:CPU#|on cpu |on CPU |^CPU )(\d{1,6})/;
-const STUCK_TASK = /\[(.{1,64}):(\d{1,10})\]|^INFO: task (.{1,64}):(\d{1,10}) /;
-
-type Place = Pick<PanicDetails, 'cpu' | 'task' | 'pid' | 'taint'>;
-
-/** The first line of the report names CPU and task for lockups; all reports have the "CPU: … PID: …" line. */
-function placeOf(report: readonly string[]): Place {
-  const first = report[0] ?? '';
-  const stuckCpu = STUCK_CPU.exec(first)?.[1];
-  const [, locked, lockedPid, hung, hungPid] = STUCK_TASK.exec(first) ?? [];
-  const task = locked ?? hung;
-  const pid = lockedPid ?? hungPid;
-  const context = report.map((line) => CPU_LINE.exec(line)).find((match) => match !== null);
-  const [, cpu, contextPid, comm, , letters] = context ?? [];
-  // A hung task is seen by khungtaskd: the "CPU:" line that may follow is about that one.
-  const isOther = hung !== undefined;
-  return {
-    ...numberField('cpu', stuckCpu ?? (isOther ? undefined : cpu)),
-    ...numberField('pid', pid ?? contextPid),
-    ...((task ?? comm) === undefined ? {} : { task: task ?? comm ?? '' }),
-    ...(context === undefined ? {} : { taint: (letters ?? '').replaceAll(' ', '') }),
-  };
-}
-
-function numberField<K extends string>(key: K, digits: string | undefined): { [P in K]?: number } {
-  return (digits === undefined ? {} : { [key]: Number(digits) }) as { [P in K]?: number };
-}
-
-const INSTRUCTION_POINTER = /^\s*(?:RIP: (?:0010|e030):|pc : |RIP: \[<[0-9a-f]+>\] )([A-Za-z_][\w.]*)\+0x/;
-const FRAME = /^\s*(?:\[<[0-9a-fx]+>\]\s*)?([A-Za-z_][\w.]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
-/** How the kernel gets to printing, the same for every panic. */
-const PLUMBING =
-  /^(?:dump_stack|show_stack|show_regs|dump_backtrace|panic|vpanic|nmi_panic|__die|die|oops_end)(?:_lvl|_body)?$/;
-
-function stackOf(report: readonly string[]): string[] {
-  const stack: string[] = [];
-  const begin = report.findIndex((line) => /^\s*Call [Tt]race:/.test(line));
-  const pointer = report.slice(0, REPORT_LINES).map((line) => INSTRUCTION_POINTER.exec(line)?.[1]);
-  const at = pointer.findIndex((name) => name !== undefined);
-  // The registers printed after the trace belong to a user program or to an outer exception.
-  if (at >= 0 && (begin < 0 || at < begin)) stack.push(functionName(pointer[at] ?? ''));
-  for (const line of begin < 0 ? [] : report.slice(begin + 1)) {
-    if (/^---\[|^Modules linked in|^Code: |^RIP: |^Kernel Offset|^\s*<\/TASK>/.test(line)) break;
-    const name = FRAME.exec(line)?.[1];
-    if (name !== undefined && !PLUMBING.test(functionName(name))) stack.push(functionName(name));
-    if (stack.length >= MAX_STACK) break;
-  }
-  return stack;
-}
-
-/** Without what the compiler appends to a name: `.cold`, `.isra.0`, `.constprop.0`, `.part.3`. */
-function functionName(name: string): string {
-  return name.replace(/\.(?:cold|isra|constprop|part|llvm|lto_priv)\b.*$/, '');
-}
-
 /** `KIND-HASH` over the message without its numbers and addresses, and the innermost functions. */
 function signatureOf(kind: PanicKind, message: string, stack: readonly string[]): string {
   const normal = message
+    // How %p prints an address before the kernel has random numbers to hide it with.
+    .replace(/\(_+ptrval_+\)/g, 'N')
     .replace(/\b0x[0-9a-f]+\b/gi, 'N')
     .replace(/\b[0-9a-f]{8,}\b/gi, 'N')
     .replace(/\d+/g, 'N');
-  const basis = [kind, normal, ...stack.slice(0, SIGNATURE_DEPTH)].join('\n');
+  // Whoever asked for memory when there was none left is there by chance.
+  const depth = kind === 'oom' ? 0 : SIGNATURE_DEPTH;
+  const basis = [kind, normal, ...stack.slice(0, depth)].join('\n');
   return `${kind}-${createHash('sha256').update(basis).digest('hex').slice(0, 16)}`;
 }

@@ -1,13 +1,18 @@
 #!/bin/bash
 # Builds the guest that the lab boots: Debian's cloud kernel (unpacked, never installed) and a busybox initrd.
-#   build.sh [--debug]    --debug also unpacks the kernel's debug vmlinux (a download of about 280 MB)
-# Prints, one a line: RELEASE, KERNEL path, INITRD path, VMLINUX path (empty without --debug ever run).
+#   build.sh [--debug] [--crash-me]
+#     --debug     also unpacks the kernel's debug vmlinux (a download of about 280 MB)
+#     --crash-me  the initrd also has /mod/crash-me.ko, built from crash-me.c (14 MB of kernel headers to download), and there
+#                 is a kernel that knows machine checks, which the cloud kernel doesn't (70 MB to download)
+# Prints, one a line: RELEASE, KERNEL path, INITRD path, VMLINUX path (empty without --debug ever run), GENERIC KERNEL path
+# (empty without --crash-me ever run).
 # Everything is cached in VMCORRAL_LAB_DIR (default: .lab in the checkout) under the kernel's release.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 lab=${VMCORRAL_LAB_DIR:-$(cd "$here/../../.." && pwd)/.lab}
 mkdir -p "$lab"; lab=$(cd "$lab" && pwd)
-debug=; [ "${1:-}" != --debug ] || debug=1
+debug= crash_me=
+for word; do case $word in --debug) debug=1 ;; --crash-me) crash_me=1 ;; *) echo "build.sh: unknown option $word" >&2; exit 2 ;; esac; done
 say() { printf 'guest: %s\n' "$*" >&2; }
 
 exec 9>"$lab/guest.lock"; flock 9          # two test runs must not build the same files at once
@@ -20,7 +25,7 @@ if [ -s "$lab/guest.release" ]; then rel=$(cat "$lab/guest.release"); else
   [ -n "$img" ] || { say "apt knows no linux-image-cloud-amd64: are Debian's package sources configured?"; exit 1; }
   rel=${img#linux-image-}
 fi
-dir=$lab/guest/$rel; vmlinux=$dir/vmlinux; mkdir -p "$dir"
+dir=$lab/guest/$rel; vmlinux=$dir/vmlinux; generic=$dir/vmlinuz-generic; mkdir -p "$dir"
 
 # download PACKAGE -> path of the .deb, in a folder of its own that the caller removes
 download() {
@@ -61,6 +66,40 @@ if [ ! -s "$initrd" ]; then
   rm -rf "$r"; mv "$initrd.part" "$initrd"
 fi
 
+# build_crash_me KO: against the headers of exactly this release, unpacked, never installed
+build_crash_me() {
+  local t=$dir/headers deb headers package
+  rm -rf "$t"; mkdir -p "$t/crash-me"
+  unpack() { deb=$(download "$1"); dpkg -x "$deb" "$t"; }
+  say "downloading linux-headers-$rel"
+  unpack "linux-headers-$rel" || { say "is $rel still in Debian? If not, remove $lab/guest.release for a newer one"; return 1; }
+  for package in $(dpkg-deb -f "$deb" Depends | grep -oE 'linux-(headers|kbuild)-[^ ,]+'); do
+    rm -rf "$(dirname "$deb")"; unpack "$package"; done
+  rm -rf "$(dirname "$deb")"; headers=$t/usr/src/linux-headers-$rel
+  sed -i "s#^include /usr/src#include $t/usr/src#" "$headers/Makefile"
+  cp "$here/crash-me.c" "$t/crash-me/"; printf '%s\n' 'obj-m := crash-me.o' 'ccflags-y := -fmacro-prefix-map=$(src)/=' >"$t/crash-me/Kbuild"
+  # The headers name the compiler that built the kernel: this system's own will do. Type data (needs pahole) is not wanted.
+  make -s -C "$headers" M="$t/crash-me" CC=gcc CONFIG_DEBUG_INFO_BTF_MODULES= modules >&2
+  strip --strip-debug -o "$1.part" "$t/crash-me/crash-me.ko"
+  rm -rf "$t"; mv "$1.part" "$1"; }
+if [ -n "$crash_me" ]; then
+  ko=$dir/crash-me-$(cat "$here/crash-me.c" | sha256sum | cut -c1-12).ko
+  [ -s "$ko" ] || build_crash_me "$ko"
+  whole=${initrd%.gz}-$(cat "$ko" | sha256sum | cut -c1-12).gz
+  if [ ! -s "$whole" ]; then # the kernel unpacks archives that follow one another
+    r=$(mktemp -d "$dir/root.XXXXXX"); mkdir "$r/mod"; cp "$ko" "$r/mod/crash-me.ko"
+    { cat "$initrd"; (cd "$r" && echo mod/crash-me.ko | cpio -o -H newc -R 0:0 --quiet | gzip -1); } >"$whole.part"
+    rm -rf "$r"; mv "$whole.part" "$whole"
+  fi
+  initrd=$whole
+  if [ ! -s "$generic" ]; then
+    say "downloading linux-image-${rel/cloud-/}"
+    deb=$(download "linux-image-${rel/cloud-/}")
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -O --wildcards './boot/vmlinuz-*' >"$generic.part"
+    rm -rf "$(dirname "$deb")"; mv "$generic.part" "$generic"
+  fi
+fi
+
 if [ -n "$debug" ] && [ ! -s "$vmlinux" ]; then
   say "downloading linux-image-$rel-dbg (about 280 MB, only its vmlinux is kept)"
   deb=$(download "linux-image-$rel-dbg")
@@ -69,4 +108,5 @@ if [ -n "$debug" ] && [ ! -s "$vmlinux" ]; then
 fi
 
 echo "$rel" >"$lab/guest.release"
-printf '%s\n' "$rel" "$dir/vmlinuz" "$initrd" "$([ ! -s "$vmlinux" ] || echo "$vmlinux")"
+printf '%s\n' "$rel" "$dir/vmlinuz" "$initrd" "$([ ! -s "$vmlinux" ] || echo "$vmlinux")" \
+  "$([ ! -s "$generic" ] || echo "$generic")"

@@ -16,6 +16,8 @@ export interface GuestOptions {
   readonly watchdog?: 'reset' | 'shutdown' | 'poweroff' | 'pause' | 'none' | 'dump' | 'inject-nmi';
   /** Words for the kernel command line: `fill=MB tick=MS panic_at=S hang_at=S watchdog=S`, see test/lab/guest/init. */
   readonly cmdline?: string;
+  /** Another kernel than the lab's. */
+  readonly kernel?: string;
   /** More XML inside `<devices>`. */
   readonly devices?: string;
   /** More XML inside `<domain>`, such as `<cpu>` or `<qemu:commandline>`. */

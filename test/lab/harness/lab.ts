@@ -26,6 +26,8 @@ export class Lab {
     readonly kernelRelease: string,
     /** The kernel's debug vmlinux for crash; undefined unless started with `debug`. */
     readonly vmlinux: string | undefined,
+    /** A kernel of the same version for usual machines (no module of the initrd fits it); needs `crashMe`. */
+    readonly genericKernel: string | undefined,
     private readonly boot: { readonly kernel: string; readonly initrd: string; readonly type: 'kvm' | 'qemu' },
     private readonly janitor: ChildProcess,
   ) {
@@ -48,7 +50,8 @@ export class Lab {
   /** Defines and starts a guest. Names may be as odd as libvirt lets them be; paths never contain them. */
   async guest(name: string, options: GuestOptions = {}): Promise<LabGuest> {
     const stem = join(this.directory, 'g', String(++this.#count));
-    const { kernel, initrd, type } = this.boot;
+    const { kernel = this.boot.kernel } = options;
+    const { initrd, type } = this.boot;
     const files = { kernel, initrd, console: `${stem}.console`, shell: `${stem}.shell`, ticks: `${stem}.ticks` };
     const uuid = randomUUID();
     await writeFile(`${stem}.xml`, domainXml(name, uuid, type, files, options));
@@ -113,12 +116,14 @@ async function keepCapabilities(from: string, to: string): Promise<void> {
 
 /**
  * Builds what guests boot (cached), and starts a private libvirtd. Root; the packages of scripts/setup.sh.
- * `debug` also fetches the kernel's debug vmlinux (some 280 MB at the first time).
+ * `debug` also fetches the kernel's debug vmlinux (some 280 MB at the first time); `crashMe` puts a module into the
+ * guests that fails in whatever way is wanted (test/lab/guest/crash-me.c).
  */
-export async function startLab(options: { readonly debug?: boolean } = {}): Promise<Lab> {
+export async function startLab(options: { readonly debug?: boolean; readonly crashMe?: boolean } = {}): Promise<Lab> {
   await sweepLeftovers();
-  const built = await command('bash', [labFile('guest/build.sh'), ...(options.debug ? ['--debug'] : [])], 900_000);
-  const [release, kernel, initrd, vmlinux] = built.trim().split('\n') as [string, string, string, string?];
+  const words = [...(options.debug ? ['--debug'] : []), ...(options.crashMe ? ['--crash-me'] : [])];
+  const built = await command('bash', [labFile('guest/build.sh'), ...words], 900_000);
+  const [release, kernel, initrd, vmlinux, generic] = built.split('\n') as [string, string, string, string?, string?];
   const accel = (await command('bash', [labFile('guest/accel.sh'), kernel, initrd])).trim();
 
   const directory = mkdtempSync(prefix);
@@ -138,7 +143,14 @@ export async function startLab(options: { readonly debug?: boolean } = {}): Prom
     await command('mount', args);
   }
   const type = accel === 'kvm' ? 'kvm' : 'qemu';
-  const lab = new Lab(directory, release, vmlinux, { kernel, initrd, type }, janitor);
+  const lab = new Lab(
+    directory,
+    release,
+    vmlinux || undefined,
+    generic || undefined,
+    { kernel, initrd, type },
+    janitor,
+  );
   const knownQemu = resolve(kernel, '../../../qemu-capabilities');
   try {
     await mkdir(join(directory, 'cache'));

@@ -22,9 +22,11 @@ export const PageClass = {
   unknown: 7,
   /** The kernel's own small objects. Kept at every level; told apart for estimates. */
   slab: 8,
+  /** Page tables of processes. Kept at every level; told apart for estimates only. */
+  pageTable: 9,
 } as const;
 export type PageClass = (typeof PageClass)[keyof typeof PageClass];
-export const PAGE_CLASSES = 9;
+export const PAGE_CLASSES = 10;
 
 /** makedumpfile's bits. */
 export const LEVEL = { zero: 1, cache: 2, privateCache: 4, user: 8, free: 16 } as const;
@@ -147,7 +149,7 @@ class Classifier implements ClassFindings {
     if ((words[base + (compoundHead >>> 2)]! & TAIL) !== 0) return;
     const flagBits = words[base + (flags >>> 2)]!;
     const type = words[base + (mapcount >>> 2)]!;
-    const { slab, buddy, offline, unaccepted, orders, hwpoisonMask, headMask, privateMask } = this.#layout;
+    const { slab, table, buddy, offline, unaccepted, orders, hwpoisonMask, headMask, privateMask } = this.#layout;
     const isSlab = slab.kind === 'mapcount' ? type === slab.value : (flagBits & slab.mask) !== 0;
     const level = this.#level;
     if ((level & LEVEL.free) !== 0 && !isSlab) {
@@ -179,6 +181,11 @@ class Classifier implements ClassFindings {
     } else if ((flagBits & hwpoisonMask) !== 0) found = PageClass.poisoned;
     else if (!isSlab && type === offline) found = PageClass.offline;
     else if (isSlab) found = PageClass.slab;
+    else if (table !== undefined && (type & table.mask) === table.value) {
+      // No block: makedumpfile doesn't know them, so they must not decide about the pages that follow.
+      this.#classes[i] = PageClass.pageTable;
+      return;
+    }
     if (found !== PageClass.kept) this.#begin(page, isHead ? this.#compoundOrder(base, page) : 0, found);
   }
 

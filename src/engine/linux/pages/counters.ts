@@ -5,7 +5,9 @@
  * LINUX-MEMORY 6. The counters are summed over CPUs only now and then: each CPU holds back up to 125 pages a zone.
  */
 
+import { findSymbols } from '../kallsyms.js';
 import { KernelMemory } from '../kernel-memory.js';
+import type { ProvenKernel } from '../kernel-proof.js';
 import type { AddressSpace } from '../paging.js';
 import type { Vmcoreinfo } from '../vmcoreinfo.js';
 
@@ -28,6 +30,37 @@ const MAX_NAME_BYTES = 48;
 const FIRST_NODE_STAT = 'nr_inactive_anon';
 export const COUNTER_SYMBOLS = ['vm_zone_stat', 'vm_node_stat', 'vmstat_text'] as const;
 
+/** What the kernel counts of its own memory, in pages; undefined where it doesn't tell. */
+export interface KernelUse {
+  readonly stacks: number | undefined;
+  /** Of processes. */
+  readonly pageTables: number | undefined;
+  readonly perCpu: number | undefined;
+}
+
+const USE_SYMBOLS = new Set(['vm_node_stat', 'vmstat_text']);
+/** mm/percpu.c, `pcpu_nr_pages`: populated pages of one unit, and how many units there are. */
+const USE_STATICS = new Set(['pcpu_nr_populated', 'pcpu_nr_units']);
+const MAX_UNITS = 8192;
+
+/** The same that /proc/meminfo calls KernelStack, PageTables and Percpu. Empty for kernels before 6.0. */
+export function readKernelUse(kernel: ProvenKernel, info: Vmcoreinfo): KernelUse {
+  const hasSymbols = info.has('SYMBOL(kallsyms_names)');
+  const symbols = hasSymbols ? findSymbols(kernel.space, info, USE_SYMBOLS, USE_STATICS) : new Map<string, bigint>();
+  const memory = new KernelMemory(kernel.space);
+  const count = counterReader(memory);
+  const names = nodeStatNames(memory, symbols.get('vmstat_text'));
+  const stackKib = count(symbols.get('vm_node_stat'), names.get('nr_kernel_stack'));
+  const unitPages = count(symbols.get('pcpu_nr_populated'), 0);
+  const unitsAt = symbols.get('pcpu_nr_units');
+  const units = unitsAt === undefined ? undefined : memory.u32(unitsAt);
+  return {
+    stacks: stackKib === undefined ? undefined : Math.round((stackKib * 1024) / (info.pageSize ?? 4096)),
+    pageTables: count(symbols.get('vm_node_stat'), names.get('nr_page_table_pages')),
+    perCpu: unitPages === undefined || units === undefined || units > MAX_UNITS ? undefined : unitPages * units,
+  };
+}
+
 /** @param symbols COUNTER_SYMBOLS, as far as they were found */
 export function readCounters(
   space: AddressSpace,
@@ -35,11 +68,7 @@ export function readCounters(
   symbols: ReadonlyMap<string, bigint>,
 ): KernelCounters {
   const memory = new KernelMemory(space);
-  const counter = (at: bigint | undefined, index: number | undefined) => {
-    const value = at === undefined || index === undefined ? undefined : memory.u64(at + BigInt(index * 8));
-    // Signed, and negative for a moment when CPUs hold back.
-    return value === undefined ? undefined : Math.max(0, Number(BigInt.asIntN(64, value)));
-  };
+  const counter = counterReader(memory);
   const names = nodeStatNames(memory, symbols.get('vmstat_text'));
   const nodeStat = symbols.get('vm_node_stat');
   return {
@@ -47,6 +76,15 @@ export function readCounters(
     anonymous: counter(nodeStat, names.get('nr_anon_pages')),
     file: counter(nodeStat, names.get('nr_file_pages')),
     swapCached: counter(nodeStat, names.get('nr_swapcached')) ?? 0,
+  };
+}
+
+/** Reads one of an array of counters. */
+function counterReader(memory: KernelMemory) {
+  return (at: bigint | undefined, index: number | undefined): number | undefined => {
+    const value = at === undefined || index === undefined ? undefined : memory.u64(at + BigInt(index * 8));
+    // Signed, and negative for a moment when CPUs hold back.
+    return value === undefined ? undefined : Math.max(0, Number(BigInt.asIntN(64, value)));
   };
 }
 

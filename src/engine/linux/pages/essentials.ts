@@ -6,6 +6,7 @@
  */
 
 import type { MemoryImage, Note } from '../../image/memory-image.js';
+import { DIRECT_MAP_VARIABLE, directMapBase } from '../direct-map.js';
 import { KernelMemory } from '../kernel-memory.js';
 import type { ProvenKernel } from '../kernel-proof.js';
 import type { AddressSpace } from '../paging.js';
@@ -47,7 +48,7 @@ const IMAGE_PARTS = [
 /** Variables; their end is the first of these that there is: what AMD's encryption would have used is given back. */
 const VARIABLES = ['__bss_start', '__start_bss_decrypted', '__bss_stop'] as const;
 const PER_CPU = ['__per_cpu_offset', '__per_cpu_start', '__per_cpu_end', 'nr_cpu_ids'] as const;
-export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...VARIABLES, ...PER_CPU, 'page_offset_base'] as const;
+export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...VARIABLES, ...PER_CPU, DIRECT_MAP_VARIABLE] as const;
 
 /**
  * Calls `visit` for each piece, in no particular order; pieces may overlap.
@@ -76,7 +77,7 @@ export function visitEssentials(
     if (interruptTable !== undefined) virtual('interrupt table', interruptTable, 4096);
     if (stack !== undefined) virtual('stack of a CPU', stack, 8);
   }
-  visitMappings(space, info, symbols.get('page_offset_base'), image, visit);
+  visitMappings(space, info, symbols.get(DIRECT_MAP_VARIABLE), image, visit);
 }
 
 /** The ring since 5.10, the plain buffer before. */
@@ -124,13 +125,13 @@ function visitPerCpu(
 function visitMappings(
   space: AddressSpace,
   info: Vmcoreinfo,
-  pageOffsetBase: bigint | undefined,
+  variable: bigint | undefined,
   image: MemoryImage,
   visit: (essential: Essential) => void,
 ): void {
   const last = image.ranges.at(-1);
   const memoryEnd = last === undefined ? 0 : last.start + last.size;
-  const direct = directMap(space, info, pageOffsetBase, memoryEnd);
+  const direct = directMap(space, info, variable, memoryEnd);
   const imageStart = info.symbol('_stext') ?? 0n;
   // The image's own mapping holds parts that were given back; it is looked at by its symbols.
   const imageEnd = imageStart + (1n << 30n);
@@ -158,37 +159,11 @@ function visitMappings(
 function directMap(
   space: AddressSpace,
   info: Vmcoreinfo,
-  pageOffsetBase: bigint | undefined,
+  variable: bigint | undefined,
   memoryEnd: number,
 ): { readonly start: bigint; readonly end: bigint } | undefined {
-  const start = pageOffsetBaseOf(space, info, pageOffsetBase);
+  const start = directMapBase(space, info, variable);
   return start === undefined ? undefined : { start, end: start + (BigInt(Math.ceil(memoryEnd / 2 ** 30)) << 30n) };
-}
-
-/** Virtual address of physical 0 in the direct map, proven for the page that _stext lies in. */
-function pageOffsetBaseOf(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint | undefined {
-  const probe = space.translate(info.symbol('_stext') ?? 0n);
-  if (probe === undefined) return undefined;
-  const candidates = info.has('NUMBER(kimage_voffset)') ? arm64Bases(info) : x86Bases(space, info, variable);
-  return candidates.find((base) => space.translate(BigInt.asUintN(64, base + BigInt(probe))) === probe);
-}
-
-function x86Bases(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint[] {
-  const stored = variable === undefined ? undefined : new KernelMemory(space).u64(variable);
-  // The array of sections was allocated early: its address is one of the direct map.
-  const section = info.symbol('mem_section');
-  const physical = section === undefined ? undefined : space.translate(section);
-  const base = section === undefined || physical === undefined ? undefined : section - BigInt(physical);
-  return [stored, base].filter((candidate) => candidate !== undefined && candidate % (1n << 30n) === 0n) as bigint[];
-}
-
-/** PAGE_OFFSET − PHYS_OFFSET; before 5.4 the direct map was the upper half of the kernel's space. */
-function arm64Bases(info: Vmcoreinfo): bigint[] {
-  const t1sz = info.number('TCR_EL1_T1SZ');
-  const vaBits = t1sz === undefined ? info.number('VA_BITS') : 64n - t1sz;
-  const start = info.number('PHYS_OFFSET');
-  if (vaBits === undefined || vaBits < 36n || vaBits > 52n || start === undefined) return [];
-  return [vaBits, vaBits - 1n].map((bits) => (1n << 64n) - (1n << bits) - start);
 }
 
 interface CpuAddresses {

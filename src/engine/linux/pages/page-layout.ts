@@ -48,6 +48,8 @@ export interface PageLayout {
   readonly slab:
     | { readonly kind: 'mapcount'; readonly value: MapcountValue }
     | { readonly kind: 'flag'; readonly mask: number };
+  /** Page tables: `_mapcount & mask` is `value`. For estimates only, since the kernel doesn't export it. */
+  readonly table: { readonly mask: number; readonly value: number } | undefined;
   readonly buddy: MapcountValue | undefined;
   readonly offline: MapcountValue | undefined;
   readonly unaccepted: MapcountValue | undefined;
@@ -98,6 +100,7 @@ export function pageLayout(info: Vmcoreinfo): PageLayout | { readonly refusal: s
     swapbackedMask: maskOf(info, 'PG_swapbacked'),
     hwpoisonMask: maskOf(info, 'PG_hwpoison'),
     slab,
+    table: tableOf(info),
     buddy: mapcountOf(info, 'PAGE_BUDDY_MAPCOUNT_VALUE'),
     offline: mapcountOf(info, 'PAGE_OFFLINE_MAPCOUNT_VALUE'),
     unaccepted: mapcountOf(info, 'PAGE_UNACCEPTED_MAPCOUNT_VALUE'),
@@ -121,6 +124,26 @@ function slabOf(info: Vmcoreinfo): PageLayout['slab'] | undefined {
   if (value !== undefined) return { kind: 'mapcount', value };
   const mask = maskOf(info, 'PG_slab');
   return mask === 0 ? undefined : { kind: 'flag', mask };
+}
+
+/**
+ * VMCOREINFO has no PG_table, but the type of free pages tells the family (include/linux/page-flags.h): a cleared bit of
+ * 0x200 beside PG_buddy's 0x80 (0x400 in 4.18 to 5.10, where 0x200 was PG_kmemcg), of 0x10000000 beside 0x40000000
+ * (6.11), or the value 0xf2 beside 0xf0 in the top byte (6.12).
+ */
+function tableOf(info: Vmcoreinfo): PageLayout['table'] {
+  const cleared = (base: number, bit: number) => ({ mask: base | bit, value: base | 0 });
+  switch (mapcountOf(info, 'PAGE_BUDDY_MAPCOUNT_VALUE')) {
+    case ~0x80:
+      // uts_namespace.name came with 5.11, when PG_kmemcg went.
+      return cleared(0xf0000000, info.has('OFFSET(uts_namespace.name)') ? 0x200 : 0x400);
+    case ~0x40000000:
+      return cleared(0x80000000, 0x10000000);
+    case 0xf0 << 24:
+      return { mask: 0xff << 24, value: 0xf2 << 24 };
+    default:
+      return undefined;
+  }
 }
 
 function compoundOf(info: Vmcoreinfo, structBytes: number): CompoundLayout | undefined {

@@ -39,7 +39,152 @@ const NULL_POINTER = `${BOOT}
     Kernel panic - not syncing: Fatal exception
     ---[ end Kernel panic - not syncing: Fatal exception ]---`;
 
+/** As a real guest printed it, shortened. */
+const SOFT_LOCKUP = `${BOOT}
+    watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [insmod:115]
+    Modules linked in: crash_me(OE+) pvpanic_pci
+    CPU: 1 PID: 115 Comm: insmod Tainted: G           OE      6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    RIP: 0010:crash_soft_lockup+0xe/0x10 [crash_me]
+    Code: 00 48 8b 05
+    Call Trace:
+     <TASK>
+     crash_me_init+0x2b/0x1000 [crash_me]
+     ? 0xffffffffc025d000
+     do_one_initcall+0x59/0x220
+     entry_SYSCALL_64_after_hwframe+0x6e/0xd8
+    RIP: 0033:0x47fbe9
+    Code: 08 89 e8
+     </TASK>
+    Kernel panic - not syncing: softlockup: hung tasks
+    CPU: 1 PID: 115 Comm: insmod Tainted: G           OEL     6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    Call Trace:
+     <IRQ>
+     dump_stack_lvl+0x44/0x5c
+     panic+0x118/0x2f4
+     watchdog_timer_fn.cold+0xc/0x16
+     __hrtimer_run_queues+0x10d/0x250
+     </IRQ>
+     <TASK>
+     asm_sysvec_apic_timer_interrupt+0x16/0x20
+    RIP: 0010:crash_soft_lockup+0xe/0x10 [crash_me]`;
+
+const HUNG_TASK = `${BOOT}
+    INFO: task insmod:115 blocked for more than 1 seconds.
+          Tainted: G           OE      6.1.0-56-cloud-amd64 #1 Debian 6.1.192-2
+    task:insmod          state:D stack:0     pid:115   ppid:1      flags:0x00000002
+    Call Trace:
+     <TASK>
+     __schedule+0x34d/0xa00
+     schedule+0x5a/0xd0
+     crash_hang+0x1c/0x20 [crash_me]
+     crash_me_init+0x2b/0x1000 [crash_me]
+     </TASK>
+    Kernel panic - not syncing: hung_task: blocked tasks
+    CPU: 1 PID: 28 Comm: khungtaskd Tainted: G           OE      6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    Call Trace:
+     <TASK>
+     panic+0x118/0x2f4
+     watchdog.cold+0xc/0xbb
+     kthread+0xda/0x100
+     </TASK>`;
+
+const NMI = `${BOOT}
+    Kernel panic - not syncing: NMI: Not continuing
+    CPU: 0 PID: 114 Comm: insmod Tainted: G           OE      6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    Call Trace:
+     <NMI>
+     panic+0x118/0x2f4
+     nmi_panic.cold+0xc/0xc
+     unknown_nmi_error.cold+0x8/0x30
+     exc_nmi+0x15e/0x180
+     end_repeat_nmi+0x16/0x50
+    RIP: 0010:crash_soft_lockup+0xe/0x10 [crash_me]
+    Code: 00 48 8b 05
+    RSP: 0018:ffffcc3e003b3bf0 EFLAGS: 00000282
+     </NMI>
+     <TASK>
+     crash_me_init+0x2b/0x1000 [crash_me]
+    RIP: 0033:0x47fbe9
+     do_not_take_me+0x1/0x2`;
+
+const MACHINE_CHECK = `${BOOT}
+    mce: [Hardware Error]: CPU 1: Machine Check Exception: 5 Bank 9: be00000000000134
+    mce: [Hardware Error]: RIP !INEXACT! 10:<ffffffffadc592eb> {native_safe_halt+0xb/0x10}
+    mce: [Hardware Error]: Machine check: Processor Context Corrupt
+    Kernel panic - not syncing: Fatal local machine check`;
+
 describe('the panic of a guest', () => {
+  test('by a soft lock-up: the stack is that of the program that held the CPU, the taint that of the panic', () => {
+    const { facts, details } = findPanic(log(SOFT_LOCKUP));
+    expect(facts).toMatchObject({ kind: 'soft-lockup', message: 'Kernel panic - not syncing: softlockup: hung tasks' });
+    expect(details).toMatchObject({ cpu: 1, task: 'insmod', pid: 115, taint: 'GOEL' });
+    expect(details.stack.slice(0, 2)).toEqual(['crash_soft_lockup', 'crash_me_init']);
+    expect(details.alsoSeen).toEqual(['watchdog: BUG: soft lockup - CPU#1 stuck for 3s! [insmod:115]']);
+  });
+
+  test('by a hung task names that one, not who found it', () => {
+    const { facts, details } = findPanic(log(HUNG_TASK));
+    expect(facts).toMatchObject({ kind: 'hung-task', message: 'Kernel panic - not syncing: hung_task: blocked tasks' });
+    expect(details).toMatchObject({ task: 'insmod', pid: 115, taint: 'GOE', stack: ['crash_hang', 'crash_me_init'] });
+    expect(details.cpu).toBeUndefined();
+  });
+
+  test('by an NMI tells what the CPU was doing', () => {
+    const { facts, details } = findPanic(log(NMI));
+    expect(facts.kind).toBe('nmi');
+    expect(details).toMatchObject({ cpu: 0, pid: 114, stack: ['crash_soft_lockup', 'crash_me_init'] });
+  });
+
+  test('by a machine check names its CPU', () => {
+    const { facts, details } = findPanic(log(MACHINE_CHECK));
+    expect(facts).toMatchObject({ kind: 'mce', message: 'Kernel panic - not syncing: Fatal local machine check' });
+    expect(details).toMatchObject({ verdict: 'panicked', cpu: 1 });
+    expect(details.alsoSeen).toHaveLength(1);
+  });
+
+  test('by panic_on_warn is the warning', () => {
+    const warning = 'WARNING: CPU: 0 PID: 113 at crash-me.c:34 crash_warn+0x11/0x20 [crash_me]';
+    const { facts, details } = findPanic(
+      log(`${BOOT}
+    ${warning}
+    CPU: 0 PID: 113 Comm: insmod Tainted: G           OE      6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    RIP: 0010:crash_warn+0x11/0x20 [crash_me]
+    Call Trace:
+     <TASK>
+     crash_me_init+0x2b/0x1000 [crash_me]
+     </TASK>
+    Kernel panic - not syncing: kernel: panic_on_warn set ...
+    CPU: 0 PID: 113 Comm: insmod Tainted: G           OE      6.1.0-56-cloud-amd64 #1  Debian 6.1.192-2
+    Call Trace:
+     <TASK>
+     panic+0x118/0x2f4
+     check_panic_on_warn.cold+0xf/0x1e
+     __warn+0x89/0xc0`),
+    );
+    expect(facts).toMatchObject({ kind: 'warning', message: warning });
+    expect(details).toMatchObject({ verdict: 'panicked', stack: ['crash_warn', 'crash_me_init'] });
+    expect(details.alsoSeen).toEqual(['Kernel panic - not syncing: kernel: panic_on_warn set ...']);
+  });
+
+  test.each([
+    'BUG: TASK stack guard page was hit at (____ptrval____) (stack is (____ptrval____)..(____ptrval____))',
+    'BUG: stack guard page was hit at 0000000012345678 (stack is 0000000012345670..0000000012345690)',
+    'Insufficient stack space to handle exception!',
+  ])('by a stack overflow: %s', (line) => {
+    const { facts } = findPanic(
+      log(`${BOOT}${line}\nstack guard page: 0000 [#1] SMP\nKernel panic - not syncing: Fatal exception in interrupt`),
+    );
+    expect(facts).toMatchObject({ kind: 'stack-overflow', message: line });
+  });
+
+  test('by a double fault is the line that began it', () => {
+    const text = `${BOOT}traps: PANIC: double fault, error_code: 0x0\ndouble fault: 0000 [#1] PREEMPT SMP NOPTI
+    Kernel panic - not syncing: Fatal exception in interrupt`;
+    const { facts, details } = findPanic(log(text));
+    expect(facts).toMatchObject({ kind: 'double-fault', message: 'traps: PANIC: double fault, error_code: 0x0' });
+    expect(details.alsoSeen).toEqual(['Kernel panic - not syncing: Fatal exception in interrupt']);
+  });
+
   test('after an oops is the line that began the oops, with place, taint and stack', () => {
     const { facts, details } = findPanic(log(NULL_POINTER));
     expect(facts.kind).toBe('null-pointer');
@@ -98,6 +243,7 @@ describe('the panic of a guest', () => {
     ['Kernel panic - not syncing: RCU Stall', 'rcu-stall'],
     ['Kernel panic - not syncing: NMI: Not continuing', 'nmi'],
     ['Kernel panic - not syncing: Fatal machine check', 'mce'],
+    ['Kernel panic - not syncing: kernel stack overflow', 'stack-overflow'],
     ['Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x1', 'stack-corruption'],
     ['Kernel panic - not syncing: kernel: panic_on_warn set ...', 'warning'],
     ['Kernel panic - not syncing: something new', 'panic'],
@@ -148,6 +294,8 @@ describe('the panic of a guest', () => {
     const hung = findPanic(log(`${BOOT}INFO: task kworker/u8:2:99 blocked for more than 120 seconds.`)).details;
     expect(hung).toMatchObject({ task: 'kworker/u8:2', pid: 99 });
     expect(hung.cpu).toBeUndefined();
+    const killed = findPanic(log(`${BOOT}Out of memory: Killed process 1234 (my task) total-vm:1kB`)).details;
+    expect(killed).toMatchObject({ task: 'my task', pid: 1234 });
   });
 
   test('is none where a process only wrote that there was one', () => {
@@ -201,6 +349,30 @@ describe('the signature', () => {
     const line = (cpu: number, pid: number) =>
       `${BOOT}watchdog: BUG: soft lockup - CPU#${cpu} stuck for 2${cpu}s! [cat:${pid}]`;
     expect(signature(line(1, 313))).toBe(signature(line(5, 7)));
+  });
+
+  test.each([
+    ['soft lock-ups', SOFT_LOCKUP, 'crash_soft_lockup'],
+    ['hung tasks', HUNG_TASK, 'crash_hang'],
+    ['NMIs', NMI, 'crash_soft_lockup'],
+  ])('of %s differs with what hung, and only with that', (_, text, culprit) => {
+    expect(signature(text.replaceAll(culprit, 'another'))).not.toBe(signature(text));
+    expect(signature(text.replaceAll('115', '4711').replaceAll(/CPU#1|CPU: 1/g, 'CPU: 7'))).toBe(signature(text));
+  });
+
+  test('of a stack overflow is the same with and without addresses', () => {
+    const line = (address: string) => `${BOOT}BUG: TASK stack guard page was hit at ${address}\ncrash+0x1/0x2`;
+    expect(signature(line('00000000deadbeef'))).toBe(signature(line('(____ptrval____)')));
+  });
+
+  test('of a guest without memory does not depend on who asked for some', () => {
+    const text = (
+      name: string,
+    ) => `${BOOT}Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled
+    Call Trace:
+     out_of_memory+0x1/0x2
+     ${name}+0x1/0x2`;
+    expect(signature(text('pipe_write'))).toBe(signature(text('shmem_alloc_folio')));
   });
 
   test('is missing where there was no panic', () => {
