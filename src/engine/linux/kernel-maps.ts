@@ -33,7 +33,7 @@ export function kernelMapsOf(image: MemoryImage, { kernel, info }: FoundVmcorein
   const base = directMapBase(space, info, stextAt);
   return {
     directMap: (physical) => {
-      const virtual = base === undefined ? undefined : base + BigInt(physical);
+      const virtual = base === undefined ? undefined : BigInt.asUintN(64, base + BigInt(physical));
       return virtual !== undefined && space.translate(virtual) === physical ? virtual : undefined;
     },
     image: imageOf(image, kernel, stext, stextAt),
@@ -42,8 +42,9 @@ export function kernelMapsOf(image: MemoryImage, { kernel, info }: FoundVmcorein
 
 /** Virtual address of physical address 0, proven for `probe`. */
 function directMapBase(space: AddressSpace, info: Vmcoreinfo, probe: number): bigint | undefined {
-  const fits = (base: bigint | undefined) => base !== undefined && space.translate(base + BigInt(probe)) === probe;
-  if (info.has('NUMBER(kimage_voffset)')) return arm64Candidates(info).find(fits);
+  const fits = (base: bigint | undefined) =>
+    base !== undefined && space.translate(BigInt.asUintN(64, base + BigInt(probe))) === probe;
+  if (info.has('NUMBER(kimage_voffset)')) return arm64DirectMaps(info).find(fits);
   const fiveLevels = info.number('pgtable_l5_enabled') === 1n;
   const variable = findSymbols(space, info, new Set(['page_offset_base'])).get('page_offset_base');
   const said = variable === undefined ? undefined : new KernelMemory(space).u64(variable);
@@ -55,12 +56,16 @@ function directMapBase(space: AddressSpace, info: Vmcoreinfo, probe: number): bi
   return undefined;
 }
 
-/** PAGE_OFFSET − PHYS_OFFSET; kernels before 5.4 had the linear map in the upper half of the space. */
-function arm64Candidates(info: Vmcoreinfo): bigint[] {
+/**
+ * aarch64: where the direct map may have physical address 0, PAGE_OFFSET − PHYS_OFFSET. PAGE_OFFSET goes by the bits that
+ * the kernel was built for, whatever the CPU has of them: a kernel for 52 bits on a CPU of 48 wraps PHYS_OFFSET around
+ * (arch/arm64/mm/init.c). Kernels before 5.4 had the direct map in the upper half of the space.
+ */
+export function arm64DirectMaps(info: Vmcoreinfo): bigint[] {
   const bits = info.number('VA_BITS');
   const start = info.number('PHYS_OFFSET');
   if (bits === undefined || start === undefined || bits < 36n || bits > 52n) return [];
-  return [bits, bits - 1n].map((size) => (1n << 64n) - (1n << size) - start);
+  return [bits, bits - 1n].map((size) => BigInt.asUintN(64, -(1n << size) - start));
 }
 
 /** From the 2 MiB that _stext lies in as far as the kernel's map goes on at the same distance. */

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 import { command } from './command.js';
-import { domainXml, type GuestOptions } from './domain-xml.js';
+import { domainXml, type GuestKernel, type GuestOptions } from './domain-xml.js';
 import { LabGuest } from './guest.js';
 import { labFile } from './lab-file.js';
 import { PrivateLibvirtd } from './private-libvirtd.js';
@@ -48,10 +48,10 @@ export class Lab {
   /** Defines and starts a guest. Names may be as odd as libvirt lets them be; paths never contain them. */
   async guest(name: string, options: GuestOptions = {}): Promise<LabGuest> {
     const stem = join(this.directory, 'g', String(++this.#count));
-    const { kernel, initrd, type } = this.boot;
+    const { kernel, initrd } = options.kernel ?? this.boot;
     const files = { kernel, initrd, console: `${stem}.console`, shell: `${stem}.shell`, ticks: `${stem}.ticks` };
     const uuid = randomUUID();
-    await writeFile(`${stem}.xml`, domainXml(name, uuid, type, files, options));
+    await writeFile(`${stem}.xml`, domainXml(name, uuid, this.boot.type, files, options));
     await this.virsh('define', `${stem}.xml`);
     await this.virsh('start', uuid);
     return new LabGuest(name, uuid, options, files, this.virsh);
@@ -112,13 +112,26 @@ async function keepCapabilities(from: string, to: string): Promise<void> {
 }
 
 /**
+ * Kernel and initrd of a guest (cached): of another Debian release or machine by suite and flavour, as in `trixie`
+ * `cloud-amd64`, else the newest cloud kernel of this system's own release.
+ */
+export async function buildKernel(
+  options: { readonly debug?: boolean; readonly suite?: string; readonly flavour?: string } = {},
+): Promise<GuestKernel> {
+  const { suite, flavour = 'cloud-amd64' } = options;
+  const args = [...(options.debug ? ['--debug'] : []), ...(suite === undefined ? [] : [suite, flavour])];
+  const built = await command('bash', [labFile('guest/build.sh'), ...args], 900_000);
+  const [release, kernel, initrd, vmlinux] = built.trim().split('\n') as [string, string, string, string?];
+  return { release, kernel, initrd, vmlinux };
+}
+
+/**
  * Builds what guests boot (cached), and starts a private libvirtd. Root; the packages of scripts/setup.sh.
  * `debug` also fetches the kernel's debug vmlinux (some 280 MB at the first time).
  */
 export async function startLab(options: { readonly debug?: boolean } = {}): Promise<Lab> {
   await sweepLeftovers();
-  const built = await command('bash', [labFile('guest/build.sh'), ...(options.debug ? ['--debug'] : [])], 900_000);
-  const [release, kernel, initrd, vmlinux] = built.trim().split('\n') as [string, string, string, string?];
+  const { release, kernel, initrd, vmlinux } = await buildKernel(options);
   const accel = (await command('bash', [labFile('guest/accel.sh'), kernel, initrd])).trim();
 
   const directory = mkdtempSync(prefix);

@@ -6,6 +6,7 @@
  */
 
 import type { MemoryImage, Note } from '../../image/memory-image.js';
+import { arm64DirectMaps } from '../kernel-maps.js';
 import { KernelMemory } from '../kernel-memory.js';
 import type { ProvenKernel } from '../kernel-proof.js';
 import type { AddressSpace } from '../paging.js';
@@ -169,7 +170,7 @@ function directMap(
 function pageOffsetBaseOf(space: AddressSpace, info: Vmcoreinfo, variable: bigint | undefined): bigint | undefined {
   const probe = space.translate(info.symbol('_stext') ?? 0n);
   if (probe === undefined) return undefined;
-  const candidates = info.has('NUMBER(kimage_voffset)') ? arm64Bases(info) : x86Bases(space, info, variable);
+  const candidates = info.has('NUMBER(kimage_voffset)') ? arm64DirectMaps(info) : x86Bases(space, info, variable);
   return candidates.find((base) => space.translate(BigInt.asUintN(64, base + BigInt(probe))) === probe);
 }
 
@@ -180,15 +181,6 @@ function x86Bases(space: AddressSpace, info: Vmcoreinfo, variable: bigint | unde
   const physical = section === undefined ? undefined : space.translate(section);
   const base = section === undefined || physical === undefined ? undefined : section - BigInt(physical);
   return [stored, base].filter((candidate) => candidate !== undefined && candidate % (1n << 30n) === 0n) as bigint[];
-}
-
-/** PAGE_OFFSET − PHYS_OFFSET; before 5.4 the direct map was the upper half of the kernel's space. */
-function arm64Bases(info: Vmcoreinfo): bigint[] {
-  const t1sz = info.number('TCR_EL1_T1SZ');
-  const vaBits = t1sz === undefined ? info.number('VA_BITS') : 64n - t1sz;
-  const start = info.number('PHYS_OFFSET');
-  if (vaBits === undefined || vaBits < 36n || vaBits > 52n || start === undefined) return [];
-  return [vaBits, vaBits - 1n].map((bits) => (1n << 64n) - (1n << bits) - start);
 }
 
 interface CpuAddresses {
