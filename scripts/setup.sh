@@ -48,6 +48,7 @@ lzop                 program lzop
 gcc                  program gcc
 libc6-dev            file /usr/include/stdio.h
 libfaketime          file /usr/lib/*/faketime/libfaketime.so.1
+qemu-system-arm      program qemu-system-aarch64
 python3-drgn         file /usr/lib/python3*/dist-packages/drgn
 python3-libkdumpfile file /usr/lib/python3*/dist-packages/*kdumpfile*"
 

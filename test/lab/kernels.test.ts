@@ -3,9 +3,10 @@
  * against makedumpfile page for page where it knows the kernel, and against plain Python where it doesn't.
  *
  * Differences that are allowed, and why:
- * - makedumpfile 1.7.6 (Debian 13) leaves out no free page of 6.12 and later, and doesn't say so. All else is equal.
- * - On 7.2 it does not know that `page.compound_head` is called `compound_info` now, and takes the second page of each
- *   compound page for one of its own: it leaves out slab memory as user data. Its levels without user data are right.
+ * - makedumpfile 1.7.6 (Debian 13) leaves out no free page of 6.12 and later, and doesn't say so: it tests page types as bits,
+ *   and all of them look like slab (mended in 1.7.7). All else is equal.
+ * - On 7.1 and later it does not know that `page.compound_head` is called `compound_info`, and takes the second page of each
+ *   compound page for one of its own: it leaves out slab memory as user data (1.7.9 too). Levels without user data are right.
  * - Nothing of Debian's for x86-64 reads page arrays of aarch64.
  */
 
@@ -17,11 +18,11 @@ import { openImage } from '#src/engine/formats/registry.js';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
 import { kernelMapsOf } from '#src/engine/linux/kernel-maps.js';
-import { planFilter } from '#src/engine/linux/pages/page-filter.js';
+import { type PageFilter, planFilter } from '#src/engine/linux/pages/page-filter.js';
 import { command } from './harness/command.js';
 import { type Lab, startLab } from './harness/lab.js';
 import { labFile } from './harness/lab-file.js';
-import { differences, drgnSays, pageDigests } from './judges/judges.js';
+import { differences, drgnSays, makeSimple, pageDigests } from './judges/judges.js';
 import { comparePages, makedumpfileJudge, pythonJudges } from './judges/page-judges.js';
 import { bootAndDump, type DebianKernel, forget, HUGE_PAGES, type Witness } from './kernels-guest.js';
 
@@ -34,6 +35,8 @@ interface Tried extends DebianKernel {
   readonly tools: 'own' | 'newer';
   /** Levels that makedumpfile is asked about. */
   readonly levels: readonly number[];
+  /** Of the functions in the trace of its panic, where it isn't sysrq's. */
+  readonly innermost?: string;
   /** What it keeps although the level says otherwise. */
   readonly makedumpfileKeepsFree?: true;
 }
@@ -48,8 +51,8 @@ const KERNELS: readonly Tried[] = [
   { is: '6.1 real-time', suite: 'bookworm', flavour: 'rt-amd64', tools: 'own', levels: LEVELS },
   { is: '6.12', suite: 'trixie', flavour: 'cloud-amd64', ...NO_FREE, levels: LEVELS, debug: true },
   { is: 'sid', suite: 'sid', flavour: 'cloud-amd64', ...NO_FREE, levels: WITHOUT_USER },
-  // Its kernel lists functions only (no CONFIG_KALLSYMS_ALL).
-  { is: '6.1 aarch64', suite: 'bookworm', flavour: 'cloud-arm64', ...ARM },
+  // Its kernel lists functions only (no CONFIG_KALLSYMS_ALL), and names sysrq's by the one behind it.
+  { is: '6.1 aarch64', suite: 'bookworm', flavour: 'cloud-arm64', ...ARM, innermost: '__handle_sysrq' },
   // Built for addresses of 52 bits, on a CPU with 48 and on one with 52.
   { is: '6.12 aarch64', suite: 'trixie', flavour: 'cloud-arm64', ...ARM },
   { is: '6.12 aarch64 of 52 bits', suite: 'trixie', flavour: 'cloud-arm64', armCpu: 'max', ...ARM },
@@ -92,6 +95,12 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
     image?.close();
     if (guest !== undefined) forget(guest);
   });
+  const plans = new Map<number, PageFilter>();
+  const plan = (level: number): PageFilter => {
+    const filter = plans.get(level) ?? planFilter(image, found, level);
+    plans.set(level, filter);
+    return filter;
+  };
   const program = (name: string) => (tried.tools === 'own' ? name : `${newer}/${name}`);
 
   test('VMCOREINFO is found by its note, and without it in memory, where the guest says', () => {
@@ -120,12 +129,11 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
       if (banner !== undefined) {
         expect((await read(banner, guest.banner.length, 'virtual')).toString()).toBe(guest.banner);
       }
+      const inDirectMap = kernelMapsOf(image, found)?.directMap(guest.vmcoreinfo);
+      expect((await read(inDirectMap ?? 0n, 24, 'virtual')).toString('latin1')).toContain('VMCOREINFO');
     } finally {
       await session.close();
     }
-    // The kernel's own view of all memory, and its last page.
-    const { start, size } = image.ranges.findLast((range) => range.start < 2 ** 32 - 2 ** 24)!;
-    expect(kernelMapsOf(image, found)?.directMap(start + size - 4096)).toBeDefined();
   });
 
   test('the log is the guest’s own', async () => {
@@ -144,20 +152,20 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
     const line = /^\[[ .\d]+\] (Kernel panic - not syncing: sysrq.*?)\r?$/m.exec(guest.console)?.[1];
     expect(panic).toMatchObject({ kind: 'sysrq', message: line });
     expect(panicDetails).toMatchObject({ verdict: 'panicked', task: 'sh' });
-    expect(panicDetails.stack[0]).toBe('sysrq_handle_crash');
+    expect(panicDetails.stack[0]).toBe(tried.innermost ?? 'sysrq_handle_crash');
     expect(log).toContain(line);
   });
 
   test('the levels leave out what plain Python says, and as much as the guest counts', async () => {
     const judges = await pythonJudges(guest.running, LEVELS);
     for (const level of LEVELS) {
-      const { excluded, report } = planFilter(image, found, level);
+      const { excluded, report } = plan(level);
       expect(report).toMatchObject({ level, kept: [] });
       const { differing, out } = comparePages(image, excluded, judges.get(level)!);
       expect([level, differing]).toEqual([level, []]);
       expect(out > 0).toBe(level > 1);
     }
-    const { free, cache, privateCache, user } = planFilter(image, found, 31).report.excluded;
+    const { free, cache, privateCache, user } = plan(31).report.excluded;
     // CPUs hold back what they counted, up to 125 pages a zone each; and a little happens between question and dump.
     const near = (pages: number, counted: number) => expect(Math.abs(pages - counted)).toBeLessThan(512);
     const huge = HUGE_PAGES * 512;
@@ -172,10 +180,10 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
     test('the levels leave out what makedumpfile leaves out', async () => {
       const kdump = `${guest.running}.kdump`;
       await convert(guest.running, kdump, 1);
-      const { excluded: free } = planFilter(image, found, FREE);
+      const { excluded: free } = plan(FREE);
       for (const level of tried.levels) {
         const judge = await makedumpfileJudge(program('makedumpfile'), kdump, level);
-        const { differing, out } = comparePages(image, planFilter(image, found, level).excluded, judge);
+        const { differing, out } = comparePages(image, plan(level).excluded, judge);
         const isAsked = (level & FREE) !== 0;
         const allowed = tried.makedumpfileKeepsFree && isAsked ? free!.count : 0;
         expect([level, differing.length, differing.filter((page) => allowed === 0 || !free!.has(page))]).toEqual([
@@ -189,9 +197,12 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
       fs.rmSync(`${kdump}.filtered`);
     });
   } else {
-    test('a dump of it has the pages of its memory, as libkdumpfile reads them', async () => {
-      const kdump = `${guest.panicked}.kdump`;
-      await convert(guest.panicked, kdump, 1);
+    test('dumps made of LiME, which does not name the machine, are as libkdumpfile and readelf want them', async () => {
+      const [lime, kdump, elf] = ['lime', 'kdump', 'elf'].map((kind) => `${guest.panicked}.${kind}`) as Three;
+      await makeSimple('lime', guest.panicked, lime);
+      await convert(lime, kdump, 1);
+      await convert(lime, elf, 31, 'elf');
+      expect(await command('readelf', ['-h', elf])).toMatch(/Machine: +AArch64/);
       const { start, size } = image.ranges.at(-1)!;
       const count = (start + size) / 4096;
       const [theirs, ours] = await Promise.all([
@@ -200,7 +211,7 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
       ]);
       expect(differences(ours, theirs)).toEqual([]);
       expect(theirs.filter((digest) => digest !== '-').length).toBe(size / 4096);
-      fs.rmSync(kdump);
+      for (const file of [lime, kdump, elf]) fs.rmSync(file);
     });
   }
 
@@ -228,10 +239,13 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
   }
 });
 
-async function convert(elf: string, output: string, level: number): Promise<void> {
+type Three = [string, string, string];
+
+async function convert(path: string, output: string, level: number, format: 'kdump' | 'elf' = 'kdump'): Promise<void> {
   const signal = new AbortController().signal;
-  const input = { kind: 'file', path: elf } as const;
-  await convertImage({ input, output, level, compression: 'lzo', signal, onProgress: () => {} });
+  const compression = format === 'elf' ? 'none' : 'lzo';
+  const input = { kind: 'file', path } as const;
+  await convertImage({ input, output, format, level, compression, signal, onProgress: () => {} });
 }
 
 const QUESTIONS = ['sys -t', 'log', 'ps', 'bt', 'foreach kernel bt', 'mount', 'kmem -s', 'quit'];
