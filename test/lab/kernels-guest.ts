@@ -11,7 +11,8 @@ import { until } from './harness/until.js';
 export interface DebianKernel {
   readonly suite: string;
   readonly flavour: string;
-  readonly armCpu?: 'max';
+  /** With everything that the emulator can: page tables of five levels, where the kernel is built for them. */
+  readonly cpu?: 'maximum';
   /** With its debug vmlinux, for crash and drgn. */
   readonly debug?: boolean;
 }
@@ -42,11 +43,11 @@ const MEMORY_MIB = 384;
 /** Pages of 2 MiB. */
 export const HUGE_PAGES = 4;
 
-export async function bootAndDump(lab: Lab, { suite, flavour, armCpu, debug = false }: DebianKernel): Promise<Witness> {
+export async function bootAndDump(lab: Lab, { suite, flavour, cpu, debug = false }: DebianKernel): Promise<Witness> {
   const kernel = await buildKernel({ suite, flavour, debug });
   const machine = flavour.endsWith('arm64') ? 'virt' : 'q35';
-  const cpu = armCpu === undefined ? {} : { armCpu };
-  const options = { kernel, machine, ...cpu, memoryMiB: MEMORY_MIB, cmdline: 'fill=96' } as const;
+  const domain = cpu === undefined ? {} : { domain: `<cpu mode='${cpu}'/>` };
+  const options = { kernel, machine, ...domain, memoryMiB: MEMORY_MIB, cmdline: 'fill=96' } as const;
   const guest = await lab.guest(`${suite} ${flavour}`, options);
   await guest.waitReady('FILLED');
   await makePages(guest);

@@ -17,8 +17,6 @@ export interface GuestOptions {
   readonly kernel?: GuestKernel;
   /** libvirt's machine type; q35. `virt` is aarch64, emulated, and has no panic device that Debian's kernels know. */
   readonly machine?: 'q35' | 'pc' | 'virt';
-  /** Of machine `virt`; cortex-a57. `max` has addresses of 52 bits, where the kernel is built for them. */
-  readonly armCpu?: 'cortex-a57' | 'max';
   /** What libvirt does at a panic; preserve. */
   readonly onCrash?: 'preserve' | 'destroy' | 'restart' | 'coredump-destroy' | 'coredump-restart';
   /** How a panic is told to QEMU; isa (`none`: not at all). */
@@ -31,7 +29,7 @@ export interface GuestOptions {
   readonly cmdline?: string;
   /** More XML inside `<devices>`. */
   readonly devices?: string;
-  /** More XML inside `<domain>`, such as `<cpu>` or `<qemu:commandline>`. */
+  /** More XML inside `<domain>`, such as `<cpu>` (machine `virt` has a cortex-a57 without it) or `<qemu:commandline>`. */
   readonly domain?: string;
 }
 
@@ -88,8 +86,7 @@ export function domainXml(
     ${options.watchdog === undefined ? '' : `<watchdog model='i6300esb' action='${options.watchdog}'/>`}
     ${options.devices ?? ''}
   </devices>
-  ${isArm ? `<cpu mode='custom'><model fallback='forbid'>${options.armCpu ?? 'cortex-a57'}</model></cpu>` : ''}
-  ${options.domain ?? ''}
+  ${options.domain ?? (isArm ? "<cpu mode='custom'><model fallback='forbid'>cortex-a57</model></cpu>" : '')}
 </domain>
 `;
 }
