@@ -203,6 +203,9 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
       await convert(lime, kdump, 1);
       await convert(lime, elf, 31, 'elf');
       expect(await command('readelf', ['-h', elf])).toMatch(/Machine: +AArch64/);
+      const session = new ImageSession(lime);
+      expect((await session.inspect()).machine).toBe('aarch64');
+      await session.close();
       const { start, size } = image.ranges.at(-1)!;
       const count = (start + size) / 4096;
       const [theirs, ours] = await Promise.all([
