@@ -23,8 +23,10 @@ def open_elf(path):
         if kind == 1 and filesz:
             LOADS.append((paddr, filesz, offset))
         elif kind == 4:
-            start = data.find(b'OSRELEASE=', offset, offset + filesz)
-            for line in data[start:data.find(b'\0', start)].decode().splitlines():
+            # namesz, descsz, type, then the padded name; the text ends with its size, by no zero
+            start = data.find(b'VMCOREINFO\0\0OSRELEASE=', offset, offset + filesz)
+            length, = struct.unpack_from('<I', data, start - 8)
+            for line in data[start + 12:start + 12 + length].rstrip(b'\0').decode().splitlines():
                 key, _, value = line.partition('=')
                 INFO[key] = value
     LOADS.sort()
