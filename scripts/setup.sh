@@ -50,6 +50,7 @@ make                 program make
 libelf1              library libelf.so.1
 libc6-dev            file /usr/include/stdio.h
 libfaketime          file /usr/lib/*/faketime/libfaketime.so.1
+qemu-system-arm      program qemu-system-aarch64
 python3-drgn         file /usr/lib/python3*/dist-packages/drgn
 python3-libkdumpfile file /usr/lib/python3*/dist-packages/*kdumpfile*"
 

@@ -16,8 +16,9 @@ import type { KernelExamination } from '#src/engine/linux/examine.js';
 import { PANIC_KINDS, type PanicKind } from '#src/engine/linux/panic-patterns.js';
 import { WAYS, type Way } from './crash-ways.js';
 import { command, tryCommand } from './harness/command.js';
+import type { GuestKernel } from './harness/domain-xml.js';
 import type { LabGuest } from './harness/guest.js';
-import { type Lab, startLab } from './harness/lab.js';
+import { buildKernel, type Lab, startLab } from './harness/lab.js';
 import { until } from './harness/until.js';
 
 /** A machine with other work takes its time. */
@@ -25,8 +26,11 @@ const PATIENCE_MS = 120_000;
 const NOT_MADE: readonly PanicKind[] = ['oops', 'sanitizer', 'workqueue-lockup', 'none', 'unknown'];
 
 let lab: Lab;
+/** For usual machines. */
+let generic: GuestKernel;
 beforeAll(async () => {
   lab = await startLab({ debug: true, crashMe: true });
+  generic = await buildKernel({ flavour: 'amd64' });
 }, 1_800_000);
 afterAll(async () => {
   await lab?.stop();
@@ -47,7 +51,7 @@ async function crash(name: string, way: Way, index: 0 | 1): Promise<Crashed> {
     cmdline: `tick=0 ${way.cmdline ?? ''}`,
     // One of the panic's notifiers: the guest would stop there.
     panicDevice: way.isLate ? 'none' : 'isa',
-    ...(way.generic ? { kernel: lab.genericKernel! } : {}),
+    ...(way.generic ? { kernel: generic } : {}),
   });
   try {
     if (!way.noInit) await guest.waitReady();

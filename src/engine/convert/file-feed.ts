@@ -45,9 +45,10 @@ export class FileFeed implements PageFeed {
     let image = openImage(path, options);
     try {
       assertWhole(image, path);
-      this.machine = image.machine;
       this.pageSize = image.pageSize;
       this.#found = findVmcoreinfo(image).found;
+      // Raw memory and LiME don't say; the kernel in it does.
+      this.machine = this.#found?.kernel?.machine ?? image.machine;
       const { excluded, report } = planFilter(image, this.#found, level);
       if (excluded !== undefined) image = new FilteredImage(image, excluded, report.level);
       this.#image = image;

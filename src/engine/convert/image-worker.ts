@@ -87,7 +87,7 @@ function inspect(image: MemoryImage, examination: KernelExamination): FileInspec
     path,
     fileBytes: statSync(path).size,
     format: image.format,
-    machine: image.machine,
+    machine: examination.paging?.machine ?? image.machine,
     pageSize: image.pageSize,
     level: image.level,
     cpus: image.notes.filter(({ owner, type }) => owner === 'CORE' && type === NT_PRSTATUS).length,

@@ -47,7 +47,11 @@ function x86Bases(space: AddressSpace, info: Vmcoreinfo, variable: bigint | unde
   return [stored, bySection, usual].filter((base) => base !== undefined && base % GIB === 0n) as bigint[];
 }
 
-/** PAGE_OFFSET − PHYS_OFFSET; before 5.4 the direct map was the upper half of the kernel's space. */
+/**
+ * PAGE_OFFSET − PHYS_OFFSET, modulo 2^64. PAGE_OFFSET goes by the bits that the kernel was built for, whatever the CPU has of
+ * them: a kernel for 52 bits on a CPU of 48 wraps PHYS_OFFSET around (arch/arm64/mm/init.c). Before 5.4 the direct map was
+ * the upper half of the kernel's space.
+ */
 function arm64Bases(info: Vmcoreinfo): bigint[] {
   const t1sz = info.number('TCR_EL1_T1SZ');
   const start = info.number('PHYS_OFFSET');
@@ -55,5 +59,5 @@ function arm64Bases(info: Vmcoreinfo): bigint[] {
   return [t1sz === undefined ? undefined : 64n - t1sz, info.number('VA_BITS')]
     .filter((bits) => bits !== undefined && bits >= 36n && bits <= 52n)
     .flatMap((bits) => [bits!, bits! - 1n])
-    .map((bits) => (1n << 64n) - (1n << bits) - start);
+    .map((bits) => BigInt.asUintN(64, -(1n << bits) - start));
 }

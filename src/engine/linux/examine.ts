@@ -4,6 +4,7 @@ import type { KernelFacts, PanicFacts } from '../../model/manifest.js';
 import type { MemoryImage } from '../image/memory-image.js';
 import { type FoundVmcoreinfo, findVmcoreinfo, type VmcoreinfoSource } from './find-kernel.js';
 import { readKernelLog } from './kernel-log.js';
+import type { ProvenKernel } from './kernel-proof.js';
 import { type KernelState, readKernelState } from './kernel-state.js';
 import { formatLog, type LogReading } from './log-text.js';
 import { findPanic, type PanicDetails } from './panic.js';
@@ -20,7 +21,12 @@ export interface KernelExamination {
   readonly uptimeSeconds?: number;
   readonly vmcoreinfo?: { readonly text: string; readonly source: VmcoreinfoSource };
   /** How kernel addresses become physical ones. */
-  readonly paging?: { readonly root: number; readonly levels: number; readonly physBase?: string };
+  readonly paging?: {
+    readonly machine: ProvenKernel['machine'];
+    readonly root: number;
+    readonly levels: number;
+    readonly physBase?: string;
+  };
   readonly warnings: readonly string[];
 }
 
@@ -75,10 +81,7 @@ function kernelFacts({ info, kernel }: FoundVmcoreinfo): KernelFacts {
   return facts;
 }
 
-function pagingFacts({
-  space,
-  physBase,
-}: NonNullable<FoundVmcoreinfo['kernel']>): NonNullable<KernelExamination['paging']> {
-  const where = { root: space.root, levels: space.levels };
+function pagingFacts({ machine, space, physBase }: ProvenKernel): NonNullable<KernelExamination['paging']> {
+  const where = { machine, root: space.root, levels: space.levels };
   return physBase === undefined ? where : { ...where, physBase: String(physBase) };
 }

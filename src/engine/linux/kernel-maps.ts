@@ -21,7 +21,7 @@ export function kernelMapsOf(image: MemoryImage, { kernel, info }: FoundVmcorein
   const base = directMapBase(space, info, variable);
   return {
     directMap: (physical) => {
-      const virtual = base === undefined ? undefined : base + BigInt(physical);
+      const virtual = base === undefined ? undefined : BigInt.asUintN(64, base + BigInt(physical));
       return virtual !== undefined && space.translate(virtual) === physical ? virtual : undefined;
     },
     image: imageOf(image, kernel, stext, stextAt),

@@ -20,6 +20,8 @@ export interface UtsName {
 }
 
 export interface ProvenKernel {
+  /** Whose page tables it has. */
+  readonly machine: 'x86_64' | 'aarch64';
   readonly space: AddressSpace;
   readonly uts: UtsName;
   /** Physical minus link address of the kernel's image (x86-64); may be negative. */
@@ -69,7 +71,7 @@ function proveX86(image: MemoryImage, info: Vmcoreinfo): Proof {
   const uts = readUts(space, info);
   if ('refusal' in uts) return uts;
   const isConfirmedByCpu = hasKernelHalfOfCpu(image, Number(root));
-  return { kernel: { space, uts, physBase, isConfirmedByCpu } };
+  return { kernel: { machine: 'x86_64', space, uts, physBase, isConfirmedByCpu } };
 }
 
 function proveArm64(image: MemoryImage, info: Vmcoreinfo): Proof {
@@ -82,8 +84,7 @@ function proveArm64(image: MemoryImage, info: Vmcoreinfo): Proof {
   }
   const t1sz = info.number('TCR_EL1_T1SZ');
   const vaBits = Number(t1sz === undefined ? (info.number('VA_BITS') ?? 48n) : 64n - t1sz);
-  const vaBitsOk = vaBits >= 36 && vaBits <= (pageSize === 65536 ? 52 : 48);
-  if (!vaBitsOk) return { refusal: `virtual addresses of ${vaBits} bits with pages of ${pageSize} are not supported` };
+  if (vaBits < 36 || vaBits > 52) return { refusal: `virtual addresses of ${vaBits} bits are not supported` };
   const physicalOf = (address: bigint) => BigInt.asUintN(64, address - voffset);
   const root = physicalOf(swapper);
   if (root % 64n !== 0n || root >= MAX_PHYSICAL || !isInRam(image, Number(root))) {
@@ -93,7 +94,7 @@ function proveArm64(image: MemoryImage, info: Vmcoreinfo): Proof {
   const refusal = refusalOfWalk(space, [['_stext', stext, physicalOf(stext)]]);
   if (refusal !== undefined) return { refusal };
   const uts = readUts(space, info);
-  return 'refusal' in uts ? uts : { kernel: { space, uts, isConfirmedByCpu: false } };
+  return 'refusal' in uts ? uts : { kernel: { machine: 'aarch64', space, uts, isConfirmedByCpu: false } };
 }
 
 function refusalOfWalk(

@@ -38,7 +38,8 @@ function numberField<K extends string>(key: K, digits: string | undefined): { [P
 }
 
 const INSTRUCTION_POINTER = /^\s*(?:RIP: (?:0010|e030):|pc : |RIP: \[<[0-9a-f]+>\] )([A-Za-z_][\w.]*)\+0x/;
-const FRAME = /^\s*(?:\[<[0-9a-fx]+>\]\s*)?([A-Za-z_][\w.]*)\+0x[0-9a-f]+\/0x[0-9a-f]+/;
+/** Nothing returns to the start of a function: the last call of the one before, a panic() for instance, doesn't return. */
+const FRAME = /^\s*(?:\[<[0-9a-fx]+>\]\s*)?([A-Za-z_][\w.]*)\+0x(?!0\/)[0-9a-f]+\/0x[0-9a-f]+/;
 /** How the kernel gets to printing, to sleep, or into an NMI: the same whatever went wrong. */
 const PLUMBING = [
   /^(?:dump_stack|show_stack|show_regs|dump_backtrace|panic|vpanic|nmi_panic|__die|die|oops_end)(?:_lvl|_body)?$/,

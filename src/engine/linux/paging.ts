@@ -2,7 +2,7 @@
  * Virtual to physical addresses by the guest's own page tables.
  *
  * References: Intel SDM vol. 3A ch. 4 (4- and 5-level paging); AMD APM vol. 2 §7.10, §15.34 (C-bit);
- * Arm ARM DDI 0487 D8 (VMSAv8-64 descriptors, LPA2 left out).
+ * Arm ARM DDI 0487 D8 (VMSAv8-64 descriptors, with LPA2 where virtual addresses have more than 48 bits).
  */
 
 import type { MemoryImage } from '../image/memory-image.js';
@@ -219,7 +219,11 @@ export function arm64Space(image: MemoryImage, root: number, pageSize: number, v
   const levels = Math.ceil((vaBits - pageShift) / perLevel);
   const shifts = Array.from({ length: levels }, (_, level) => pageShift + perLevel * (levels - 1 - level));
   const pageMask = (1n << BigInt(pageShift)) - 1n;
-  const addressBits = 0x0000_ffff_ffff_ffffn & ~pageMask;
+  // LPA2: small pages have physical addresses of 52 bits, too, with bits 51:50 in 9:8 of an entry.
+  const isLpa2 = pageShift < 16 && vaBits > 48;
+  const addressBits = (isLpa2 ? 0x0003_ffff_ffff_ffffn : 0x0000_ffff_ffff_ffffn) & ~pageMask;
+  // Blocks: up to 1 GiB with 4 KiB pages, one level above the last with the others; LPA2 allows one level more.
+  const largestBlock = (pageShift === 12 ? 30 : pageShift + perLevel) + (isLpa2 ? perLevel : 0);
   return new PageTableSpace(image, root, {
     shifts,
     topEntries: 2 ** (vaBits - (shifts[0] ?? pageShift)),
@@ -232,11 +236,11 @@ export function arm64Space(image: MemoryImage, root: number, pageSize: number, v
       let address = entry & addressBits;
       // 64 KiB granule with 52-bit addresses keeps bits 51:48 in 15:12, which are zero otherwise.
       if (pageShift === 16) address |= ((entry >> 12n) & 0xfn) << 48n;
+      if (isLpa2) address |= ((entry >> 8n) & 3n) << 50n;
       const isLast = shift === pageShift;
       if (!isLast && (entry & 2n) !== 0n) return { kind: 'table', physical: Number(address) };
       if (isLast && (entry & 2n) === 0n) return NONE;
-      // Blocks: up to 1 GiB with 4 KiB pages, one level above the last with the others.
-      if (!isLast && shift > (pageShift === 12 ? 30 : pageShift + perLevel)) return NONE;
+      if (!isLast && shift > largestBlock) return NONE;
       return { kind: 'leaf', physical: Number(address & ~((1n << BigInt(shift)) - 1n)) };
     },
   });

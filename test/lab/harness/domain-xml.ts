@@ -1,11 +1,24 @@
+/** A kernel that a guest can boot, and what goes with it; see test/lab/guest/build.sh. */
+export interface GuestKernel {
+  readonly release: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  /** With debug symbols; undefined unless asked for at some time. */
+  readonly vmlinux: string | undefined;
+  /** LiME's module for it; undefined unless asked for at some time. */
+  readonly lime: string | undefined;
+}
+
 /** What a guest of the lab can be. Every field has a default that suits most tests. */
 export interface GuestOptions {
   /** Memory in MiB; 512. */
   readonly memoryMiB?: number;
   /** vCPUs; 2. */
   readonly cpus?: number;
-  /** libvirt's machine type; q35. */
-  readonly machine?: 'q35' | 'pc';
+  /** Of `buildKernel`; the lab's own unless given. */
+  readonly kernel?: GuestKernel;
+  /** libvirt's machine type; q35. `virt` is aarch64, emulated, and has no panic device that Debian's kernels know. */
+  readonly machine?: 'q35' | 'pc' | 'virt';
   /** What libvirt does at a panic; preserve. */
   readonly onCrash?: 'preserve' | 'destroy' | 'restart' | 'coredump-destroy' | 'coredump-restart';
   /** How a panic is told to QEMU; isa (`none`: not at all). */
@@ -16,11 +29,9 @@ export interface GuestOptions {
   readonly watchdog?: 'reset' | 'shutdown' | 'poweroff' | 'pause' | 'none' | 'dump' | 'inject-nmi';
   /** Words for the kernel command line: `fill=MB tick=MS panic_at=S hang_at=S watchdog=S`, see test/lab/guest/init. */
   readonly cmdline?: string;
-  /** Another kernel than the lab's. */
-  readonly kernel?: string;
   /** More XML inside `<devices>`. */
   readonly devices?: string;
-  /** More XML inside `<domain>`, such as `<cpu>` or `<qemu:commandline>`. */
+  /** More XML inside `<domain>`, such as `<cpu>` (machine `virt` has a cortex-a57 without it) or `<qemu:commandline>`. */
   readonly domain?: string;
 }
 
@@ -47,34 +58,37 @@ export function domainXml(
   options: GuestOptions,
 ): string {
   const { memoryMiB = 512, cpus = 2, machine = 'q35', onCrash = 'preserve', panicDevice = 'isa' } = options;
+  const isArm = machine === 'virt';
   const unixPort = (path: string, port: number): string =>
-    `<serial type='unix'><source mode='bind' path='${escapeXml(path)}'/><target port='${port}'/></serial>`;
-  return `<domain type='${type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+    `<serial type='unix'><source mode='bind' path='${escapeXml(path)}'/>
+      <target ${isArm ? "type='pci-serial' " : ''}port='${port}'/></serial>`;
+  const consoleWord = `console=${isArm ? 'ttyAMA0' : 'ttyS0'}`;
+  return `<domain type='${isArm ? 'qemu' : type}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>${escapeXml(name)}</name>
   <uuid>${uuid}</uuid>
   <memory unit='MiB'>${memoryMiB}</memory>
   <vcpu>${cpus}</vcpu>
   <os>
-    <type arch='x86_64' machine='${machine}'>hvm</type>
+    <type arch='${isArm ? 'aarch64' : 'x86_64'}' machine='${machine}'>hvm</type>
     <kernel>${escapeXml(files.kernel)}</kernel>
     <initrd>${escapeXml(files.initrd)}</initrd>
-    <cmdline>${escapeXml(`console=ttyS0 ${options.cmdline ?? ''}`.trim())}</cmdline>
+    <cmdline>${escapeXml(`${consoleWord} ${options.cmdline ?? ''}`.trim())}</cmdline>
   </os>
-  <features><acpi/><apic/>${(options.vmcoreinfo ?? true) ? "<vmcoreinfo state='on'/>" : ''}</features>
+  <features>${isArm ? '' : '<acpi/><apic/>'}${(options.vmcoreinfo ?? true) ? "<vmcoreinfo state='on'/>" : ''}</features>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>${onCrash}</on_crash>
   <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <emulator>/usr/bin/qemu-system-${isArm ? 'aarch64' : 'x86_64'}</emulator>
     <serial type='pty'><log file='${escapeXml(files.console)}' append='off'/><target port='0'/></serial>
     ${unixPort(files.shell, 1)}
     ${unixPort(files.ticks, 2)}
     <memballoon model='virtio'/>
-    ${panicDevice === 'isa' ? "<panic model='isa'/>" : ''}
+    ${panicDevice === 'isa' && !isArm ? "<panic model='isa'/>" : ''}
     ${options.watchdog === undefined ? '' : `<watchdog model='i6300esb' action='${options.watchdog}'/>`}
     ${options.devices ?? ''}
   </devices>
-  ${options.domain ?? ''}
+  ${options.domain ?? (isArm ? "<cpu mode='custom'><model fallback='forbid'>cortex-a57</model></cpu>" : '')}
 </domain>
 `;
 }

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 import { command } from './command.js';
-import { domainXml, type GuestOptions } from './domain-xml.js';
+import { domainXml, type GuestKernel, type GuestOptions } from './domain-xml.js';
 import { LabGuest } from './guest.js';
 import { labFile } from './lab-file.js';
 import { PrivateLibvirtd } from './private-libvirtd.js';
@@ -26,8 +26,6 @@ export class Lab {
     readonly kernelRelease: string,
     /** The kernel's debug vmlinux for crash; undefined unless started with `debug`. */
     readonly vmlinux: string | undefined,
-    /** A kernel of the same version for usual machines (no module of the initrd fits it); needs `crashMe`. */
-    readonly genericKernel: string | undefined,
     private readonly boot: { readonly kernel: string; readonly initrd: string; readonly type: 'kvm' | 'qemu' },
     private readonly janitor: ChildProcess,
   ) {
@@ -50,11 +48,10 @@ export class Lab {
   /** Defines and starts a guest. Names may be as odd as libvirt lets them be; paths never contain them. */
   async guest(name: string, options: GuestOptions = {}): Promise<LabGuest> {
     const stem = join(this.directory, 'g', String(++this.#count));
-    const { kernel = this.boot.kernel } = options;
-    const { initrd, type } = this.boot;
+    const { kernel, initrd } = options.kernel ?? this.boot;
     const files = { kernel, initrd, console: `${stem}.console`, shell: `${stem}.shell`, ticks: `${stem}.ticks` };
     const uuid = randomUUID();
-    await writeFile(`${stem}.xml`, domainXml(name, uuid, type, files, options));
+    await writeFile(`${stem}.xml`, domainXml(name, uuid, this.boot.type, files, options));
     await this.virsh('define', `${stem}.xml`);
     await this.virsh('start', uuid);
     return new LabGuest(name, uuid, options, files, this.virsh);
@@ -114,16 +111,33 @@ async function keepCapabilities(from: string, to: string): Promise<void> {
   await rename(part, to).catch(() => rm(part, { recursive: true, force: true }));
 }
 
-/**
- * Builds what guests boot (cached), and starts a private libvirtd. Root; the packages of scripts/setup.sh.
- * `debug` also fetches the kernel's debug vmlinux (some 280 MB at the first time); `crashMe` puts a module into the
- * guests that fails in whatever way is wanted (test/lab/guest/crash-me.c).
- */
-export async function startLab(options: { readonly debug?: boolean; readonly crashMe?: boolean } = {}): Promise<Lab> {
+export interface KernelChoice {
+  /** Its debug vmlinux, too: some 280 MB at the first time. */
+  readonly debug?: boolean;
+  /** A module in the initrd that fails in whatever way is wanted (test/lab/guest/crash-me.c). */
+  readonly crashMe?: boolean;
+  /** LiME's module. */
+  readonly lime?: boolean;
+  /** Another Debian release, as in `trixie`; this system's own unless given. */
+  readonly suite?: string;
+  /** As in `amd64`, `rt-amd64`, `cloud-arm64`; `cloud-amd64` unless given. */
+  readonly flavour?: string;
+}
+
+/** The newest kernel of that kind, and an initrd for it; cached. */
+export async function buildKernel(choice: KernelChoice = {}): Promise<GuestKernel> {
+  const { debug, crashMe, lime, suite = '', flavour } = choice;
+  const words = [...(debug ? ['--debug'] : []), ...(crashMe ? ['--crash-me'] : []), ...(lime ? ['--lime'] : [])];
+  const kind = suite === '' && flavour === undefined ? [] : [suite, flavour ?? 'cloud-amd64'];
+  const built = await command('bash', [labFile('guest/build.sh'), ...words, ...kind], 900_000);
+  const [release = '', kernel = '', initrd = '', vmlinux = '', limeModule = ''] = built.split('\n');
+  return { release, kernel, initrd, vmlinux: vmlinux || undefined, lime: limeModule || undefined };
+}
+
+/** Builds what guests boot (cached), and starts a private libvirtd. Root; the packages of scripts/setup.sh. */
+export async function startLab(options: KernelChoice = {}): Promise<Lab> {
   await sweepLeftovers();
-  const words = [...(options.debug ? ['--debug'] : []), ...(options.crashMe ? ['--crash-me'] : [])];
-  const built = await command('bash', [labFile('guest/build.sh'), ...words], 900_000);
-  const [release, kernel, initrd, vmlinux, generic] = built.split('\n') as [string, string, string, string?, string?];
+  const { release, kernel, initrd, vmlinux } = await buildKernel(options);
   const accel = (await command('bash', [labFile('guest/accel.sh'), kernel, initrd])).trim();
 
   const directory = mkdtempSync(prefix);
@@ -143,14 +157,7 @@ export async function startLab(options: { readonly debug?: boolean; readonly cra
     await command('mount', args);
   }
   const type = accel === 'kvm' ? 'kvm' : 'qemu';
-  const lab = new Lab(
-    directory,
-    release,
-    vmlinux || undefined,
-    generic || undefined,
-    { kernel, initrd, type },
-    janitor,
-  );
+  const lab = new Lab(directory, release, vmlinux, { kernel, initrd, type }, janitor);
   const knownQemu = resolve(kernel, '../../../qemu-capabilities');
   try {
     await mkdir(join(directory, 'cache'));

@@ -74,10 +74,10 @@ for task in for_each_task(prog):
 `;
 
 /** Release, jiffies, all tasks and the stacks of the kernel's own. */
-export async function drgnSays(vmlinux: string, path: string): Promise<string> {
+export async function drgnSays(vmlinux: string, path: string, program = 'drgn'): Promise<string> {
   const script = `${path}.drgn.py`;
   writeFileSync(script, DRGN);
-  return await command('drgn', ['-q', '-c', path, '-s', vmlinux, script]);
+  return await command(program, ['-q', '-c', path, '-s', vmlinux, script]);
 }
 
 /** Registers of each CPU. */

@@ -120,6 +120,8 @@ describe('aarch64', () => {
   test.each([
     [4096, 48, 4],
     [4096, 39, 3],
+    [4096, 52, 5],
+    [16384, 52, 4],
     [16384, 47, 3],
     [65536, 48, 3],
     [65536, 42, 2],
@@ -141,6 +143,20 @@ describe('aarch64', () => {
     expect(space.levels).toBe(levels);
     expect(space.translate(virtual + 5n)).toBe(0x200_0005);
     expect(space.translate(virtual & 0x0000_ffff_ffff_ffffn)).toBeUndefined();
+  });
+
+  test('with more than 48 bits, bits 9:8 of an entry belong to the address; else they do not', () => {
+    const image = emptyImage();
+    const virtual = 0xffff_8000_0000_0000n;
+    for (let level = 0; level < 5; level++) {
+      const table = ROOT + level * 4096;
+      image.write(table, new Uint8Array(4096));
+      const shift = BigInt(48 - 9 * level);
+      const index = Number((virtual >> shift) & (level === 0 ? 0xfn : 0x1ffn));
+      writeU64(image, table + index * 8, (level === 4 ? 0x200_0000n | (1n << 8n) : BigInt(table + 4096)) | 3n);
+    }
+    expect(arm64Space(image, ROOT, 4096, 52).translate(virtual)).toBe(2 ** 50 + 0x200_0000);
+    expect(arm64Space(image, ROOT + 4096, 4096, 48).translate(virtual)).toBe(0x200_0000);
   });
 
   test('a block of 2 MiB is a leaf', () => {

@@ -195,6 +195,26 @@ describe('the panic of a guest', () => {
     expect(details.alsoSeen).toContain('Kernel panic - not syncing: Fatal exception');
   });
 
+  test('has no function that nothing returns to: what stands behind a call that does not return', () => {
+    const { details } = findPanic(
+      log(`${BOOT}
+    sysrq: Trigger a crash
+    Kernel panic - not syncing: sysrq triggered crash
+    CPU: 0 PID: 164 Comm: sh Not tainted 6.1.0-50-cloud-arm64 #1  Debian 6.1.176-1
+    Hardware name: linux,dummy-virt (DT)
+    Call trace:
+     dump_backtrace+0xe4/0x140
+     show_stack+0x20/0x30
+     dump_stack_lvl+0x64/0x80
+     dump_stack+0x18/0x34
+     panic+0x184/0x364
+     sysrq_reset_seq_param_set+0x0/0xa0
+     __handle_sysrq+0x90/0x19c
+     write_sysrq_trigger+0x7c/0xc0`),
+    );
+    expect(details.stack).toEqual(['__handle_sysrq', 'write_sysrq_trigger']);
+  });
+
   test('by sysrq is told apart from others', () => {
     const { facts, details } = findPanic(
       log(`${BOOT}
