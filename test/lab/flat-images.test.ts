@@ -1,6 +1,6 @@
 /**
  * A real guest's memory as raw files, LiME, AVML and packed dumps. Raw memory comes from QEMU's own pmemsave, the others
- * from QEMU's dump through test/lab/flat/make.py. Judges: libkdumpfile on QEMU's dump, makedumpfile, crash.
+ * from QEMU's dump through test/lab/flat/make.py, and from LiME itself. Judges: libkdumpfile on QEMU's dump, makedumpfile, crash.
  */
 
 import fs from 'node:fs';
@@ -11,6 +11,7 @@ import { pageRuns } from '#src/engine/image/ranges.js';
 import { kdumpfilePages } from '../builders/kdumpfile-oracle.js';
 import { runVerb } from '../builders/run-file-verb.js';
 import { command } from './harness/command.js';
+import type { LabGuest } from './harness/guest.js';
 import { type Lab, startLab } from './harness/lab.js';
 import { labFile } from './harness/lab-file.js';
 
@@ -21,15 +22,18 @@ let elf: string;
 let panicLine: string;
 /** Of RAM whose parts do not stand in the order of their addresses. */
 let ramMap: string;
+/** The kernel's code. */
+let code: { readonly firstPage: number; readonly pageCount: number };
 /** Pages of RAM in QEMU's dump, by libkdumpfile. */
 let truth: { readonly runs: ReturnType<typeof pageRuns>; readonly pages: readonly string[] };
 
 const at = (name: string) => join(lab.directory, name);
 
 beforeAll(async () => {
-  lab = await startLab({ debug: true });
-  const guest = await lab.guest('flat', { memoryMiB: MEMORY_MIB });
+  lab = await startLab({ debug: true, lime: true });
+  const guest = await lab.guest('flat', { memoryMiB: MEMORY_MIB, devices: limeDisks() });
   await guest.waitReady();
+  await runLime(guest);
   await guest.panic();
   await guest.waitState(/^crashed/);
   panicLine = /Kernel panic - not syncing: .*?(?=\r?\n)/.exec(await guest.console())![0];
@@ -53,6 +57,41 @@ afterAll(async () => {
   await lab?.stop();
 });
 
+/** What LiME wrote, by its options: to disks of the guest, so that what was on them stands behind it. */
+const LIME_DISKS = {
+  'disk.lime': 'format=lime',
+  'disk.lime.z': 'format=lime compress=1',
+  'disk.padded': 'format=padded',
+};
+
+/** The module on the first disk, then a disk for each run. */
+function limeDisks(): string {
+  fs.copyFileSync(lab.lime!, at('module'));
+  fs.truncateSync(at('module'), Math.ceil(fs.statSync(lab.lime!).size / 4096) * 4096);
+  for (const name of Object.keys(LIME_DISKS)) {
+    fs.writeFileSync(at(name), '');
+    fs.truncateSync(at(name), (MEMORY_MIB + 8) << 20);
+  }
+  return ['module', ...Object.keys(LIME_DISKS)]
+    .map(
+      (name, i) => `<disk type='file'><driver name='qemu' type='raw'/><source file='${at(name)}'/>
+        <target dev='vd${'abcd'[i]}' bus='virtio'/></disk>`,
+    )
+    .join('');
+}
+
+async function runLime(guest: LabGuest): Promise<void> {
+  const [, first = '', last = ''] = /^ *([0-9a-f]+)-([0-9a-f]+) : Kernel code/m.exec(
+    await guest.shell('cat /proc/iomem'),
+  )!;
+  const firstPage = Number.parseInt(first, 16) / 4096;
+  code = { firstPage, pageCount: Math.floor(Number.parseInt(last, 16) / 4096) - firstPage };
+  await guest.shell(`head -c ${fs.statSync(lab.lime!).size} /dev/vda >/tmp/lime.ko`);
+  for (const [i, options] of Object.values(LIME_DISKS).entries()) {
+    await guest.shell(`insmod /tmp/lime.ko path=/dev/vd${'bcd'[i]} ${options} && rmmod lime && sync`, 280_000);
+  }
+}
+
 const CASES = ['memory.raw', 'memory.ram', 'memory.raw.zst', 'memory.lime', 'memory.lime.gz', 'memory.avml'];
 
 function optionsFor(name: string): string[] {
@@ -72,6 +111,21 @@ test.each(CASES)('%s: libkdumpfile reads the pages of QEMU’s dump out of what 
   const pages = kdumpfilePages(await converted(name), truth.runs);
   expect(pages).toHaveLength(truth.pages.length);
   expect(pages.filter((page, i) => page !== truth.pages[i])).toEqual([]);
+});
+
+test.each(Object.keys(LIME_DISKS))('%s: what LiME wrote of the running guest is the guest', async (name) => {
+  const output = at(`${name}.vmcore`);
+  const map = name === 'disk.padded' ? ['--map', `0:0x${(MEMORY_MIB << 20).toString(16)}`] : [];
+  const { exit, stderr } = await runVerb(['convert', at(name), output, '--scratch', lab.directory, ...map]);
+  expect(exit, stderr).toBe(0);
+  // The guest ran on, and what LiME wrote went through its page cache: only the kernel's code stayed as it was, but for
+  // the places that it patches itself.
+  const [ours, theirs] = [kdumpfilePages(output, [code]), kdumpfilePages(elf, [code])];
+  expect(ours).toHaveLength(code.pageCount);
+  expect(ours.filter((page, i) => page === theirs[i]).length).toBeGreaterThan(code.pageCount * 0.95);
+  fs.writeFileSync(at('lime.commands'), 'sys\nquit\n');
+  const text = await command('crash', ['-s', '-i', at('lime.commands'), lab.vmlinux!, output]);
+  expect(/^ *RELEASE: (.*)$/m.exec(text)?.[1]).toBe(lab.kernelRelease);
 });
 
 test.each(['memory.raw', 'memory.avml'])('%s: makedumpfile takes its log out of what we make of it', async (name) => {

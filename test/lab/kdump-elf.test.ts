@@ -11,6 +11,7 @@ import { openImage } from '#src/engine/formats/registry.js';
 import { PageState } from '#src/engine/image/memory-image.js';
 import { runConvert } from '../builders/convert-run.js';
 import { kdumpfilePages } from '../builders/kdumpfile-oracle.js';
+import { ownMounts } from '../own-mounts.js';
 import { command } from './harness/command.js';
 import { labFile } from './harness/lab-file.js';
 import { until } from './harness/until.js';
@@ -175,7 +176,7 @@ test('a dump whose disk was full: what is there reads, what is lost is told and 
   fs.mkdirSync(small);
   // A mount namespace of its own: nothing stays behind.
   const script = 'mount -t tmpfs -o size=12m small "$1" && ! makedumpfile -c -d 1 "$2" "$1/cut" && cp "$1/cut" "$3"';
-  const run = spawnSync('unshare', ['-m', 'sh', '-c', script, 'sh', small, kdump, cut], { encoding: 'utf8' });
+  const run = spawnSync('unshare', [...ownMounts(), 'sh', '-c', script, 'sh', small, kdump, cut], { encoding: 'utf8' });
   expect(run.stdout + run.stderr).toContain('No space left on device');
   const image = openImage(cut);
   const { incomplete, lostPages } = image.facts;

@@ -26,6 +26,8 @@ export class Lab {
     readonly kernelRelease: string,
     /** The kernel's debug vmlinux for crash; undefined unless started with `debug`. */
     readonly vmlinux: string | undefined,
+    /** LiME's module for that kernel; undefined unless started with `lime`. */
+    readonly lime: string | undefined,
     private readonly boot: { readonly kernel: string; readonly initrd: string; readonly type: 'kvm' | 'qemu' },
     private readonly janitor: ChildProcess,
   ) {
@@ -137,7 +139,7 @@ export async function buildKernel(choice: KernelChoice = {}): Promise<GuestKerne
 /** Builds what guests boot (cached), and starts a private libvirtd. Root; the packages of scripts/setup.sh. */
 export async function startLab(options: KernelChoice = {}): Promise<Lab> {
   await sweepLeftovers();
-  const { release, kernel, initrd, vmlinux } = await buildKernel(options);
+  const { release, kernel, initrd, vmlinux, lime } = await buildKernel(options);
   const accel = (await command('bash', [labFile('guest/accel.sh'), kernel, initrd])).trim();
 
   const directory = mkdtempSync(prefix);
@@ -157,7 +159,7 @@ export async function startLab(options: KernelChoice = {}): Promise<Lab> {
     await command('mount', args);
   }
   const type = accel === 'kvm' ? 'kvm' : 'qemu';
-  const lab = new Lab(directory, release, vmlinux, { kernel, initrd, type }, janitor);
+  const lab = new Lab(directory, release, vmlinux, lime, { kernel, initrd, type }, janitor);
   const knownQemu = resolve(kernel, '../../../qemu-capabilities');
   try {
     await mkdir(join(directory, 'cache'));
