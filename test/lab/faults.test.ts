@@ -416,8 +416,8 @@ describe('who asks wrongly, or twice', () => {
     await gone.destroy();
     const status = await from.ended(second);
     expect(status.phase).toBe('failed');
-    // Off, or gone altogether, whichever the capture came upon.
-    expect(['NOT_FOUND', 'REFUSED']).toContain(status.error?.code);
+    // Off, or gone altogether, whichever the capture came upon; on a slow machine it had begun.
+    expect(['NOT_FOUND', 'REFUSED', 'CAPTURE_FAILED']).toContain(status.error?.code);
     expect(await from.ended(first)).toMatchObject({ phase: 'done' });
   });
 

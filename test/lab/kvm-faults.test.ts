@@ -289,6 +289,8 @@ describe('events', () => {
     const host = connect();
     const events: GuestEvent[] = [];
     host.onEvent((event) => events.push(event));
+    // Whoever is answered is subscribed.
+    await host.list();
     const doomed = await lab.guest('doomed', { memoryMiB: 256 });
     await doomed.waitReady();
     await until('the events of its start', () => events.some(({ kind }) => kind === 'started'));
@@ -306,6 +308,7 @@ describe('events', () => {
     const host = connect();
     const events: GuestEvent[] = [];
     host.onEvent((event) => events.push(event));
+    await host.list();
     const watched = await lab.guest('watched', {
       memoryMiB: 256,
       watchdog: 'pause',

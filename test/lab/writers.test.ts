@@ -117,7 +117,7 @@ test('ELF: crash sees the system, gdb the kernel at its own addresses, makedumpf
   const absent = new Set(inElf.filter((_, i) => kept[i] === '-'));
   expect([...absent].filter((page) => page !== '-' && page !== ZERO_PAGE)).toEqual([]);
   expect(await crashOf(again.path)).toBe(await sourceInCrash);
-  expect(await system).toMatch(new RegExp(`RELEASE: ${lab.kernelRelease}`));
+  expect(await system).toContain(`RELEASE: ${lab.kernelRelease}\n`);
 });
 
 test('flattened through a pipe: makedumpfile -R makes the same dump of it, and stdout carries nothing else', async () => {
