@@ -15,7 +15,8 @@ export function alignElf(source, target) {
   fs.readSync(from, table, 0, table.length, Number(header.readBigUInt64LE(32)));
   const all = Array.from({ length: count }, (_, i) => table.subarray(i * 56, (i + 1) * 56));
   const note = all.find((entry) => entry.readUInt32LE(0) === 4);
-  const loads = all.filter((entry) => entry.readUInt32LE(0) === 1 && entry.readBigUInt64LE(24) < 0xfff00000n);
+  const isRom = (address) => address >= 0xfff00000n && address < 1n << 32n;
+  const loads = all.filter((entry) => entry.readUInt32LE(0) === 1 && !isRom(entry.readBigUInt64LE(24)));
 
   const notesAt = 64 + 56 * (loads.length + 1);
   const notes = Buffer.alloc(Number(note.readBigUInt64LE(32)));
