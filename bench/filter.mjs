@@ -68,7 +68,8 @@ async function compare(input, rounds, out) {
 
 /** Struct pages to classes; ours in one thread, makedumpfile's by what it says itself of its steps. */
 async function classification(input, out) {
-  const said = output('makedumpfile', ['-d', LEVEL, input, out]);
+  // 16: reports of its steps.
+  const said = output('makedumpfile', ['--message-level', '16', '-d', LEVEL, input, out]);
   fs.rmSync(out, { force: true });
   const steps = [...said.matchAll(/STEP \[Excluding unnecessary pages\] : ([\d.]+) seconds/g)];
   const peerMs = steps.reduce((sum, [, time]) => sum + Number(time) * 1000, 0);
