@@ -50,7 +50,7 @@ const KERNELS: readonly Tried[] = [
   { is: '6.1', suite: 'bookworm', flavour: 'amd64', tools: 'own', levels: LEVELS },
   { is: '6.1 real-time', suite: 'bookworm', flavour: 'rt-amd64', tools: 'own', levels: LEVELS },
   { is: '6.12', suite: 'trixie', flavour: 'cloud-amd64', ...NO_FREE, levels: LEVELS, debug: true },
-  { is: 'sid', suite: 'sid', flavour: 'cloud-amd64', cpu: 'maximum', ...NO_FREE, levels: WITHOUT_USER },
+  { is: '7.2', suite: 'forky', flavour: 'cloud-amd64', cpu: 'maximum', ...NO_FREE, levels: WITHOUT_USER },
   // Its kernel lists functions only (no CONFIG_KALLSYMS_ALL), and names sysrq's by the one behind it.
   { is: '6.1 aarch64', suite: 'bookworm', flavour: 'cloud-arm64', ...ARM, innermost: '__handle_sysrq' },
   // Built for addresses of 52 bits, on a CPU with 48 and on one with 52.
