@@ -171,8 +171,7 @@ describe('of the same dump', () => {
   test.each(['a null pointer', 'a soft lock-up', 'sysrq'])('crash says the same: %s', async (name) => {
     const { dump, examination } = kept.get(name)!;
     writeFileSync(`${dump}.commands`, 'sys\nbt\nquit\n');
-    const ask = `exec crash -s -i '${dump}.commands' '${lab.vmlinux}' '${dump}' </dev/null`;
-    const answer = await command('bash', ['-c', ask], 200_000);
+    const answer = await command('crash', ['-s', '-i', `${dump}.commands`, lab.vmlinux!, dump], 200_000);
     const { cpu, pid, task } = examination.panicDetails;
     expect(answer).toMatch(new RegExp(`^PID: ${pid} .* CPU: ${cpu} +COMMAND: "${task}"$`, 'm'));
     expect(answer).toMatch(new RegExp(`exception RIP: ${WAYS[name]!.inFunction}\\+|${WAYS[name]!.inFunction} at `));

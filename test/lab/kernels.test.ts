@@ -255,8 +255,6 @@ const QUESTIONS = ['sys -t', 'log', 'ps', 'bt', 'foreach kernel bt', 'mount', 'k
 
 async function crashSays(crash: string, vmlinux: string, file: string): Promise<string> {
   fs.writeFileSync(`${file}.questions`, `${QUESTIONS.join('\n')}\n`);
-  // Without an input of its own: crash asks there when it doubts.
-  const shell = ['-c', 'exec "$@" </dev/null', 'sh', crash, '-s', '-i', `${file}.questions`, vmlinux, file];
-  const answer = await command('/bin/sh', shell, 240_000);
+  const answer = await command(crash, ['-s', '-i', `${file}.questions`, vmlinux, file], 240_000);
   return answer.replaceAll(file, 'FILE').replace('  [PARTIAL DUMP]', '');
 }
