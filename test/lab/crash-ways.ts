@@ -173,6 +173,7 @@ export const WAYS: Readonly<Record<string, Way>> = {
   'a machine check': {
     kind: 'mce',
     generic: true,
+    isLate: true,
     inject: machineCheck,
     line: /^Kernel panic - not syncing: Fatal local machine check/,
     also: /CPU \d: Machine Check/,
