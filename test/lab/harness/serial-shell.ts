@@ -39,12 +39,12 @@ export function runInGuest(socketPath: string, command: string, timeoutMs: numbe
  * Starts a command that the guest does not survive; resolves once the guest has begun with it. What is sent before the
  * guest has opened its port is lost, and QEMU drops what it hasn't passed on when we close: so it is sent again until
  * the guest answers, and the connection stays open until then. The quotes keep an echo of the line (a port that is open
- * but not raw yet) from looking like the answer.
+ * but not raw yet) from looking like the answer; the pause lets the answer out before the guest stops for good.
  */
-export function sendToGuest(socketPath: string, command: string, timeoutMs = 30_000): Promise<void> {
+export function sendToGuest(socketPath: string, command: string, timeoutMs = 120_000): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect(socketPath);
-    const send = (): void => void socket.write(`\nnone echo LAB-''BEGIN; ${command}\n`);
+    const send = (): void => void socket.write(`\nnone echo LAB-''BEGIN; sleep 0.2; ${command}\n`);
     const again = setInterval(send, 2_000);
     const finish = (error?: Error): void => {
       clearInterval(again);
