@@ -1,4 +1,4 @@
-/** The threads of one conversion: one coordinator, some workers. Ends them all, whichever fails first. */
+/** The threads of one conversion: a coordinator, and workers on the other cores. Ends them all, whichever fails first. */
 
 import { Worker } from 'node:worker_threads';
 import type { Compression } from '../../model/capture.js';
@@ -23,7 +23,8 @@ const PROGRESS_MS = 250;
 const END_GRACE_MS = 10_000;
 
 export interface ConversionSetup {
-  readonly workers: number;
+  /** The coordinator is one of them. */
+  readonly threads: number;
   readonly compression: Compression;
   readonly input: CoordinatorInput;
   readonly output: CoordinatorOutput;
@@ -43,7 +44,7 @@ export class ConversionThreads {
   #failure: VmcorralError | undefined;
 
   constructor(setup: ConversionSetup) {
-    const memory = createSharedMemory(setup.workers);
+    const memory = createSharedMemory(setup.threads);
     this.#slots = new Slots(memory);
     this.#output = setup.output;
     this.#failed = new Promise((_, reject) => {
@@ -54,7 +55,7 @@ export class ConversionThreads {
     const workerTask: WorkerTask = { memory, compression, checkPages: output.kind === 'pipe' };
     const task: CoordinatorTask = { ...workerTask, input, output, format };
     this.#coordinator = this.#start('./coordinator.js', task);
-    this.#workers = Array.from({ length: setup.workers }, () => this.#start('./page-worker.js', workerTask));
+    this.#workers = Array.from({ length: setup.threads - 1 }, () => this.#start('./page-worker.js', workerTask));
     let last = -1;
     this.#reportProgress = () => {
       const { bytesDone, bytesTotal, phase } = this.#slots.progress;
@@ -111,23 +112,18 @@ export class ConversionThreads {
     return result;
   }
 
-  /** Reads the files again in all threads. @returns SHA-256 of each, if asked for */
-  async verify(written: Written, digest: boolean): Promise<readonly string[]> {
+  /** Reads the files again. @returns SHA-256 of each where `digest` is asked for */
+  async check(written: Written, { verify, digest }: { verify: boolean; digest: boolean }): Promise<readonly string[]> {
     if (this.#output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
     const [path = '', ...companions] = this.#output.paths;
     const open = { companions, map: written.expected.map };
-    const idle = this.#workers.map((worker) => this.#report(worker, 'idle'));
+    const helpers = verify ? this.#workers : [];
+    const idle = helpers.map((worker) => this.#report(worker, 'idle'));
     const message: WorkerMessage = { kind: 'verify', path, open, batches: written.batches };
-    for (const worker of this.#workers) worker.postMessage(message);
-    await this.#ask({ kind: 'check', written }, 'checked');
-    const sha256 = digest ? await this.digest(written) : [];
+    for (const worker of helpers) worker.postMessage(message);
+    const { sha256 } = await this.#ask({ kind: 'check', written, verify, digest }, 'checked');
     await Promise.all(idle);
     return sha256;
-  }
-
-  /** SHA-256 of each file. */
-  async digest(written: Written): Promise<readonly string[]> {
-    return (await this.#ask({ kind: 'digest', written }, 'digested')).sha256;
   }
 
   #ask<K extends ThreadReport['kind']>(

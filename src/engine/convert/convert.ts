@@ -10,7 +10,7 @@ import type { FilterReport, PageCounts } from '../../model/manifest.js';
 import { assertCodec, codecWarning } from '../codec/page-codec.js';
 import type { MapEntry, OpenChoices } from '../formats/format.js';
 import { assertCompression, type OutputFormat, writerOf } from '../formats/writers.js';
-import { notFiltered } from '../linux/pages/page-filter.js';
+import { notFiltered } from '../linux/pages/filter-report.js';
 import { ConversionThreads } from './conversion-threads.js';
 import { FifoEnd } from './fifo-end.js';
 import type { CoordinatorInput, CoordinatorOutput, Written } from './messages.js';
@@ -178,7 +178,7 @@ async function runThreads(
 ): Promise<ConvertResult> {
   const { compression, signal, onProgress, input } = options;
   const threads = new ConversionThreads({
-    workers: Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism())),
+    threads: Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism())),
     compression,
     format,
     input: coordinatorInput(input, fifo, options.level ?? DEFAULT_LEVEL),
@@ -210,8 +210,7 @@ async function verified(
   { verify = true, digest = false }: ConvertOptions,
 ): Promise<readonly string[]> {
   if (written.sha256 !== undefined) return [written.sha256];
-  if (verify) return await threads.verify(written, digest);
-  return digest ? await threads.digest(written) : [];
+  return verify || digest ? await threads.check(written, { verify, digest }) : [];
 }
 
 /** Who aborts may say why. */

@@ -11,6 +11,7 @@ import { cancelled, FifoStream } from './fifo-stream.js';
 import { FileFeed } from './file-feed.js';
 import { detach, enlargePipe } from './libc.js';
 import type {
+  CheckMessage,
   CoordinatorInput,
   CoordinatorMessage,
   CoordinatorTask,
@@ -20,9 +21,10 @@ import type {
 } from './messages.js';
 import { postFailure } from './messages.js';
 import type { Batch, PageFeed } from './page-feed.js';
+import { SlotPacker } from './slot-packer.js';
 import { Slots } from './slots.js';
 import { openTarget, type Target } from './target.js';
-import { checkImage, sha256Of } from './verify.js';
+import { checkImage, sha256Of, verifyBatches } from './verify.js';
 
 const task = workerData as CoordinatorTask;
 const slots = new Slots(task.memory);
@@ -34,8 +36,7 @@ port.on('message', (message: CoordinatorMessage) => {
   try {
     if (message.kind === 'open') port.postMessage(plan());
     else if (message.kind === 'convert') port.postMessage(convert());
-    else if (message.kind === 'check') port.postMessage(check(message.written));
-    else if (message.kind === 'digest') port.postMessage({ kind: 'digested', sha256: digest(message.written) });
+    else if (message.kind === 'check') port.postMessage(check(message));
     else {
       closeFeed();
       port.close();
@@ -96,6 +97,8 @@ class Conversion {
   readonly #batches = new BatchList();
   /** Of each slot in flight. */
   readonly #inFlight: Batch[];
+  #packer: SlotPacker | undefined;
+  #published = 0;
   #zeroPages = 0;
   #pagesDone = 0;
 
@@ -110,6 +113,15 @@ class Conversion {
   }
 
   run(): Written {
+    try {
+      this.#pages();
+    } finally {
+      this.#packer?.close();
+    }
+    return this.#finish();
+  }
+
+  #pages(): void {
     const { pageSize, keptPages } = this.#feed;
     const count = slots.slots.length;
     const onKept = (firstPage: number, pageCount: number) => this.#writer.markKept(firstPage, pageCount);
@@ -122,21 +134,34 @@ class Conversion {
       if (!this.#feed.fill(slot.input, batch, onKept, this.#contiguous)) break;
       slot.results[0] = batch.pageCount;
       slots.publish(sequence);
+      this.#published = sequence + 1;
       this.#pagesDone += batch.pageCount;
       slots.setProgress(this.#pagesDone * pageSize, keptPages * pageSize, 'converting');
     }
     for (let left = Math.max(0, sequence - count + 1); left < sequence; left++) this.#writeOut(left);
     slots.quit();
-    return this.#finish();
   }
 
   #writeOut(sequence: number): void {
-    if (!slots.waitDone(sequence)) throw cancelled();
+    this.#waitDone(sequence);
     const { sizes, output, results } = slots.of(sequence);
     const { firstPage, firstIndex, pageCount } = this.#inFlight[sequence % slots.slots.length]!;
     this.#writer.append(firstPage, firstIndex, pageCount, sizes, output, results[1]!);
     for (let i = 0; i < pageCount; i++) if (sizes[i] === ZERO_PAGE) this.#zeroPages++;
     this.#batches.push(firstPage, pageCount, results[2]!);
+  }
+
+  /** Compresses slots itself rather than wait: with one thread more than there are cores, all of them would take turns. */
+  #waitDone(sequence: number): void {
+    while (!slots.isDone(sequence)) {
+      const claimed = slots.claimPublished(this.#published);
+      if (claimed === undefined) {
+        if (slots.waitDone(sequence)) return;
+        throw cancelled();
+      }
+      this.#packer ??= new SlotPacker(slots, task.compression, task.checkPages);
+      this.#packer.pack(claimed);
+    }
   }
 
   #finish(): Written {
@@ -166,18 +191,14 @@ class Conversion {
   }
 }
 
-/** What stands around the pages; the page workers compare those. */
-function check({ expected }: Written): ThreadReport {
-  const [first = '', ...companions] = outputPaths();
-  checkImage(first, { companions, map: expected.map }, expected);
-  return { kind: 'checked' };
-}
-
-function outputPaths(): readonly string[] {
-  if (task.output.kind === 'files') return task.output.paths;
-  throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
-}
-
-function digest({ outputBytes }: Written): readonly string[] {
-  return outputPaths().map((path, i) => sha256Of(path, outputBytes[i]!, slots));
+/** Looks at the finished files: at what stands around the pages, at the pages together with the workers, at all bytes. */
+function check({ written, verify, digest }: CheckMessage): ThreadReport {
+  if (task.output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
+  const { paths } = task.output;
+  const [first = '', ...companions] = paths;
+  const open = { companions, map: written.expected.map };
+  if (verify) checkImage(first, open, written.expected);
+  const sha256 = digest ? paths.map((path, i) => sha256Of(path, written.outputBytes[i]!, slots)) : [];
+  if (verify) verifyBatches(first, open, written.batches, slots);
+  return { kind: 'checked', sha256 };
 }

@@ -5,13 +5,14 @@ import { VmcorralError } from '../../model/errors.js';
 import type { FilterReport } from '../../model/manifest.js';
 import { type OpenOptions, openImage } from '../formats/registry.js';
 import type { KernelMaps } from '../image/kernel-maps.js';
-import { type Machine, type MemoryImage, type Note, PageState } from '../image/memory-image.js';
+import type { Machine, MemoryImage, Note } from '../image/memory-image.js';
+import type { PageBitmap } from '../image/page-bitmap.js';
 import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
 import { kernelMapsOf } from '../linux/kernel-maps.js';
-import { FilteredImage } from '../linux/pages/filtered-image.js';
 import { planFilter } from '../linux/pages/page-filter.js';
 import { highestIsFirmware } from './firmware.js';
+import { KeptRuns } from './kept-runs.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
 /** Pages whose states are asked for at once. */
@@ -30,11 +31,8 @@ export class FileFeed implements PageFeed {
   readonly filter: FilterReport;
   readonly #image: MemoryImage;
   readonly #found: FoundVmcoreinfo | undefined;
-  readonly #states = new Uint8Array(STATES_WINDOW);
-  #windowStart = 0;
-  #windowSize = 0;
-  #run = 0;
-  #page = 0;
+  readonly #excluded: PageBitmap | undefined;
+  readonly #kept: KeptRuns;
   #index = 0;
 
   /**
@@ -42,7 +40,7 @@ export class FileFeed implements PageFeed {
    * @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have
    */
   constructor(path: string, options: OpenOptions = {}, level = 1) {
-    let image = openImage(path, options);
+    const image = openImage(path, options);
     try {
       assertWhole(image, path);
       this.pageSize = image.pageSize;
@@ -50,11 +48,11 @@ export class FileFeed implements PageFeed {
       // Raw memory and LiME don't say; the kernel in it does.
       this.machine = this.#found?.kernel?.machine ?? image.machine;
       const { excluded, report } = planFilter(image, this.#found, level);
-      if (excluded !== undefined) image = new FilteredImage(image, excluded, report.level);
       this.#image = image;
+      this.#excluded = excluded;
       this.filter = report;
       this.notes = notesOf(image, this.#found);
-      this.level = image.level;
+      this.level = excluded === undefined ? image.level : image.level | report.level;
       const firmware = highestIsFirmware(image.ranges);
       this.ram = pageRuns(
         image.ranges.filter((range) => range !== firmware),
@@ -64,7 +62,7 @@ export class FileFeed implements PageFeed {
       this.keptPages = this.#countKept();
       this.inputBytes = fs.statSync(path).size;
       this.warnings = warningsOf(image);
-      this.#page = this.ram[0]?.firstPage ?? 0;
+      this.#kept = this.#keptRuns();
     } catch (error) {
       image.close();
       throw error;
@@ -79,24 +77,21 @@ export class FileFeed implements PageFeed {
     return kept;
   }
 
+  #keptRuns(): KeptRuns {
+    return new KeptRuns(this.#image, this.ram, this.#excluded, STATES_WINDOW);
+  }
+
   eachKeptRun(visit: (firstPage: number, pageCount: number) => void): void {
-    const window = new Uint8Array(STATES_WINDOW);
+    const runs = this.#keptRuns();
     let start = 0;
     let length = 0;
-    for (const { firstPage, pageCount } of this.ram) {
-      for (let page = firstPage; page < firstPage + pageCount; page += STATES_WINDOW) {
-        const states = window.subarray(0, Math.min(STATES_WINDOW, firstPage + pageCount - page));
-        this.#image.states(page, states);
-        for (let i = 0; i < states.length; i++) {
-          if (!isKept(states[i]!)) continue;
-          if (length === 0 || start + length !== page + i) {
-            if (length > 0) visit(start, length);
-            start = page + i;
-            length = 0;
-          }
-          length++;
-        }
+    while (runs.next(Number.MAX_SAFE_INTEGER)) {
+      if (length > 0 && start + length !== runs.firstPage) {
+        visit(start, length);
+        length = 0;
       }
+      if (length === 0) start = runs.firstPage;
+      length += runs.pageCount;
     }
     if (length > 0) visit(start, length);
   }
@@ -114,48 +109,20 @@ export class FileFeed implements PageFeed {
     const capacity = into.length / this.pageSize;
     batch.pageCount = 0;
     batch.firstIndex = this.#index;
-    while (batch.pageCount < capacity) {
-      const count = this.#nextRun(capacity - batch.pageCount);
-      if (count === 0) break;
-      if (batch.pageCount === 0) batch.firstPage = this.#page;
-      else if (contiguous && this.#page !== batch.firstPage + batch.pageCount) break;
+    while (batch.pageCount < capacity && this.#kept.next(capacity - batch.pageCount)) {
+      const { firstPage, pageCount } = this.#kept;
+      if (batch.pageCount === 0) batch.firstPage = firstPage;
+      else if (contiguous && firstPage !== batch.firstPage + batch.pageCount) {
+        this.#kept.putBack();
+        break;
+      }
       const at = batch.pageCount * this.pageSize;
-      this.#image.read(this.#page * this.pageSize, into.subarray(at, at + count * this.pageSize));
-      onKept(this.#page, count);
-      this.#page += count;
-      batch.pageCount += count;
+      this.#image.read(firstPage * this.pageSize, into.subarray(at, at + pageCount * this.pageSize));
+      onKept(firstPage, pageCount);
+      batch.pageCount += pageCount;
     }
     this.#index += batch.pageCount;
     return batch.pageCount > 0;
-  }
-
-  /** Moves to the next kept page. @returns kept pages from there, at most `most`; 0 at the end */
-  #nextRun(most: number): number {
-    for (;;) {
-      const run = this.ram[this.#run];
-      if (run === undefined) return 0;
-      const limit = run.firstPage + run.pageCount;
-      if (this.#page >= limit) {
-        this.#run++;
-        this.#page = this.ram[this.#run]?.firstPage ?? 0;
-        continue;
-      }
-      this.#loadStates(limit);
-      let at = this.#page - this.#windowStart;
-      while (at < this.#windowSize && !isKept(this.#states[at]!)) at++;
-      this.#page = this.#windowStart + at;
-      if (at === this.#windowSize) continue;
-      let count = 0;
-      while (count < most && at + count < this.#windowSize && isKept(this.#states[at + count]!)) count++;
-      return count;
-    }
-  }
-
-  #loadStates(limit: number): void {
-    if (this.#page >= this.#windowStart && this.#page < this.#windowStart + this.#windowSize) return;
-    this.#windowStart = this.#page;
-    this.#windowSize = Math.min(STATES_WINDOW, limit - this.#page);
-    this.#image.states(this.#page, this.#states.subarray(0, this.#windowSize));
   }
 
   close(): void {
@@ -172,8 +139,6 @@ function warningsOf({ facts }: MemoryImage): string[] {
     ...(typeof facts.caution === 'string' ? [facts.caution] : []),
   ];
 }
-
-const isKept = (state: number): boolean => state === PageState.present || state === PageState.zero;
 
 function assertWhole(image: MemoryImage, path: string): void {
   const { truncated, expectedBytes, sizeBytes } = image.facts;

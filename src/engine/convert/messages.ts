@@ -52,13 +52,18 @@ export interface CoordinatorTask extends WorkerTask {
   readonly format: OutputFormat;
 }
 
+/** The finished files are read again. */
+export interface CheckMessage {
+  readonly kind: 'check';
+  readonly written: Written;
+  /** Compares them with the input. */
+  readonly verify: boolean;
+  /** Takes their SHA-256. */
+  readonly digest: boolean;
+}
+
 /** To the coordinator, in this order. */
-export type CoordinatorMessage =
-  | { readonly kind: 'open' }
-  | { readonly kind: 'convert' }
-  | { readonly kind: 'check'; readonly written: Written }
-  | { readonly kind: 'digest'; readonly written: Written }
-  | EndMessage;
+export type CoordinatorMessage = { readonly kind: 'open' } | { readonly kind: 'convert' } | CheckMessage | EndMessage;
 
 /** The input is open, nothing is written yet. */
 export interface Planned {
@@ -90,8 +95,7 @@ export type ThreadReport =
   | Written
   | { readonly kind: 'reading' }
   | { readonly kind: 'idle' }
-  | { readonly kind: 'checked' }
-  | { readonly kind: 'digested'; readonly sha256: readonly string[] }
+  | { readonly kind: 'checked'; readonly sha256: readonly string[] }
   | { readonly kind: 'failed'; readonly error: ErrorRecord };
 
 export function postFailure(port: MessagePort, error: unknown): void {

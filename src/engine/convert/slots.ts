@@ -3,11 +3,11 @@
  * coordinator writes out again, in order.
  *
  * Memory of a conversion, whatever the size of the guest:
- *   slots = 2 · workers + 2; each slot 1 MiB in, 1 MiB + 64 KiB out
+ *   slots = 2 · threads + 2; each slot 1 MiB in, 1 MiB + 64 KiB out
  *   + 16 bytes for each MiB of kept memory (what verification compares)
  *   + the image's index (ELF: 24 bytes per program header; kdump: 4 bytes per 16 MiB of address space)
  *   + about 15 MiB for each thread's JavaScript heap and code.
- * With 2 workers and 16 GiB: 12.4 MiB + 256 KiB + 4 KiB + 60 MiB.
+ * With 2 threads and 16 GiB: 12.4 MiB + 256 KiB + 4 KiB + 45 MiB.
  */
 
 export const SLOT_BYTES = 1 << 20;
@@ -43,8 +43,8 @@ export interface SharedMemory {
   readonly progress: SharedArrayBuffer;
 }
 
-export function createSharedMemory(workers: number): SharedMemory {
-  const slotCount = 2 * workers + 2;
+export function createSharedMemory(threads: number): SharedMemory {
+  const slotCount = 2 * threads + 2;
   return {
     slotCount,
     control: new SharedArrayBuffer((FIRST_STATE + slotCount) * 4),
@@ -118,6 +118,20 @@ export class Slots {
   /** Coordinator: the slot is filled. */
   publish(sequence: number): void {
     this.#setState(sequence, sequence * 4 + READY);
+  }
+
+  /** Coordinator: the number of a slot that is filled and that no worker has taken; undefined where there is none. */
+  claimPublished(published: number): number | undefined {
+    for (;;) {
+      const next = Atomics.load(this.#control, NEXT_SEQUENCE);
+      if (next >= published) return undefined;
+      if (Atomics.compareExchange(this.#control, NEXT_SEQUENCE, next, next + 1) === next) return next;
+    }
+  }
+
+  /** Coordinator: a published slot's result is there. */
+  isDone(sequence: number): boolean {
+    return Atomics.load(this.#control, FIRST_STATE + (sequence % this.slots.length)) === sequence * 4 + DONE;
   }
 
   /** Coordinator: waits for a published slot's result. False when the conversion was aborted. */

@@ -8,9 +8,10 @@ import type { OpenChoices } from '../formats/format.js';
 import { openImage } from '../formats/registry.js';
 import type { Expected } from '../formats/writer.js';
 import { type MemoryImage, PageState } from '../image/memory-image.js';
-import { pageLimit, pageRuns, totalPages } from '../image/ranges.js';
+import { pageRuns, totalPages } from '../image/ranges.js';
 import type { Batches } from './batches.js';
 import { cancelled } from './fifo-stream.js';
+import { KeptRuns } from './kept-runs.js';
 import { SLOT_BYTES, type Slots } from './slots.js';
 
 /**
@@ -20,6 +21,7 @@ import { SLOT_BYTES, type Slots } from './slots.js';
 const BATCHES_AT_ONCE = 16;
 /** Pages whose states are asked for at once. */
 const STATES_WINDOW = 4096;
+const LEAST_PAGE_BYTES = 4096;
 
 /**
  * Takes batches until none is left.
@@ -57,33 +59,28 @@ function differs(path: string, start: number, pages: number): VmcorralError {
 
 class BatchChecker {
   readonly #image: MemoryImage;
-  readonly #pageLimit: number;
+  readonly #kept: KeptRuns;
   readonly #bytes = new Uint8Array(SLOT_BYTES);
-  readonly #states = new Uint8Array(STATES_WINDOW);
+  readonly #states = new Uint8Array(SLOT_BYTES / LEAST_PAGE_BYTES);
+  readonly #statesView = Buffer.from(this.#states.buffer);
+  readonly #allZero = Buffer.alloc(this.#states.length, PageState.zero);
   readonly #crc = new Crc32();
   readonly #zeroCrc = new Map<number, number>();
 
   constructor(image: MemoryImage) {
     this.#image = image;
-    this.#pageLimit = pageLimit(pageRuns(image.ranges, image.pageSize));
+    this.#kept = new KeptRuns(image, pageRuns(image.ranges, image.pageSize), undefined, STATES_WINDOW);
   }
 
   /** CRC-32 of the next `count` kept pages from `first`; undefined when there are not so many. */
   crcOf(first: number, count: number): number | undefined {
+    this.#image.states(first, this.#states.subarray(0, count));
+    if (this.#statesView.compare(this.#allZero, 0, count, 0, count) === 0) return this.#crcOfZeros(count);
     let crc = 0;
-    let left = count;
-    for (let page = first; left > 0; ) {
-      if (page >= this.#pageLimit) return undefined;
-      const states = this.#states.subarray(0, Math.min(STATES_WINDOW, left));
-      this.#image.states(page, states);
-      if (states.length === count && states.every((state) => state === PageState.zero)) return this.#crcOfZeros(count);
-      for (let at = 0; at < states.length; ) {
-        const length = keptRunLength(states, at);
-        if (length > 0) crc = this.#addRun(crc, page + at, length);
-        left -= length;
-        at += Math.max(1, length);
-      }
-      page += states.length;
+    this.#kept.seek(first);
+    for (let left = count; left > 0; left -= this.#kept.pageCount) {
+      if (!this.#kept.next(left)) return undefined;
+      crc = this.#addRun(crc, this.#kept.firstPage, this.#kept.pageCount);
     }
     return crc;
   }
@@ -104,12 +101,6 @@ class BatchChecker {
     }
     return crc;
   }
-}
-
-function keptRunLength(states: Uint8Array, at: number): number {
-  let limit = at;
-  while (limit < states.length && (states[limit] === PageState.present || states[limit] === PageState.zero)) limit++;
-  return limit - at;
 }
 
 /** Checks what stands around the pages. @throws CORRUPT */

@@ -2,8 +2,8 @@
 
 import fs from 'node:fs';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
+import type { PageBitmap } from '#src/engine/image/page-bitmap.js';
 import { pageRuns } from '#src/engine/image/ranges.js';
-import type { PageBitmap } from '#src/engine/linux/pages/filtered-image.js';
 import { command } from '../harness/command.js';
 import { keptPages } from '../harness/kept-pages.js';
 import { labFile } from '../harness/lab-file.js';

@@ -108,15 +108,25 @@ export class KdumpPart {
 
   /** States of `count` pages from `firstPage`, all of them of this part, at `at`. */
   states(firstPage: number, states: Uint8Array, at: number, count: number): void {
-    let index = -1;
-    for (let i = 0; i < count; i++) {
-      const page = firstPage + i;
-      if (this.#kept.has(page)) {
-        index = index < 0 ? this.#indexOf(page) : index + 1;
-        states[at + i] = this.#stateOfKept(index);
-      } else {
-        states[at + i] = this.#ram.has(page) ? PageState.excluded : PageState.absent;
-      }
+    const limit = firstPage + count;
+    const from = at - firstPage;
+    for (let page = firstPage; page < limit; ) {
+      const kept = this.#kept.next(page, limit, true);
+      this.#fillLeftOut(page, kept, states, from);
+      page = this.#kept.next(kept, limit, false);
+      if (kept === page) continue;
+      const index = this.#indexOf(kept) - kept;
+      for (let i = kept; i < page; i++) states[from + i] = this.#stateOfKept(index + i);
+    }
+  }
+
+  /** Pages [first, limit) have no descriptor: those that are RAM were left out. */
+  #fillLeftOut(first: number, limit: number, states: Uint8Array, from: number): void {
+    for (let page = first; page < limit; ) {
+      const ram = this.#ram.next(page, limit, true);
+      states.fill(PageState.absent, from + page, from + ram);
+      page = this.#ram.next(ram, limit, false);
+      states.fill(PageState.excluded, from + ram, from + page);
     }
   }
 

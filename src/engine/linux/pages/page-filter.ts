@@ -6,6 +6,7 @@
 
 import type { FilterClass, FilterReport } from '../../../model/manifest.js';
 import type { MemoryImage } from '../../image/memory-image.js';
+import { MAX_BITMAP_PAGES, PageBitmap } from '../../image/page-bitmap.js';
 import { clipRanges, type PageRun, pageLimit, pageRuns } from '../../image/ranges.js';
 import type { FoundVmcoreinfo } from '../find-kernel.js';
 import { findSymbols } from '../kallsyms.js';
@@ -14,7 +15,7 @@ import type { Vmcoreinfo } from '../vmcoreinfo.js';
 import { type ClassFindings, classifyPages, LEVEL, PAGE_CLASSES, PageClass } from './classify.js';
 import { COUNTER_SYMBOLS, readCounters } from './counters.js';
 import { ESSENTIAL_SYMBOLS, type Essential, visitEssentials } from './essentials.js';
-import { PageBitmap } from './filtered-image.js';
+import { CLASS_BITS, excludedOf, notFiltered } from './filter-report.js';
 import { findMemMap, type MemMapPiece } from './mem-map.js';
 import { type PageLayout, pageLayout } from './page-layout.js';
 
@@ -23,9 +24,6 @@ export interface PageFilter {
   /** Pages to leave out; undefined where none are. */
   readonly excluded: PageBitmap | undefined;
 }
-
-/** What a level asks for beside zero pages. */
-const CLASS_BITS = LEVEL.cache | LEVEL.privateCache | LEVEL.user | LEVEL.free;
 
 /** Bits that would take a class away. */
 const BITS_OF: Readonly<Record<FilterClass, number>> = {
@@ -59,16 +57,6 @@ export function planFilter(image: MemoryImage, found: FoundVmcoreinfo | undefine
   const array = findPageArray(image, found);
   if ('refusal' in array) return zeroOnly(array.refusal);
   return new Planner(image, array).plan(askedLevel);
-}
-
-/** The report where no page but zero pages is left out. @param why  undefined where nothing else was asked for */
-export function notFiltered(askedLevel: number, why?: string): FilterReport {
-  return {
-    askedLevel,
-    level: askedLevel & LEVEL.zero,
-    excluded: reportOf(new Float64Array(PAGE_CLASSES)),
-    kept: why === undefined || (askedLevel & CLASS_BITS) === 0 ? [] : [{ class: 'all', why }],
-  };
 }
 
 /**
@@ -107,6 +95,9 @@ function findPageArray(
     return { refusal: `the image has pages of ${image.pageSize} bytes, the kernel of ${layout.pageSize}` };
   }
   const ram = pageRuns(image.ranges, image.pageSize);
+  if (pageLimit(ram) > MAX_BITMAP_PAGES) {
+    return { refusal: `memory ends at page ${pageLimit(ram)}, pages are told apart up to ${MAX_BITMAP_PAGES}` };
+  }
   const memMap = findMemMap(kernel.space, info, layout, pageLimit(ram));
   if ('refusal' in memMap) return { refusal: `the kernel's page array was not found: ${memMap.refusal}` };
   return { info, kernel, layout, pieces: clipPieces(memMap.pieces, ram, layout) };
@@ -158,7 +149,7 @@ class Planner {
     const isEmpty = pass.excluded.count === 0;
     return {
       excluded: isEmpty ? undefined : pass.excluded,
-      report: { askedLevel, level, excluded: reportOf(pass.counts), kept: this.#kept },
+      report: { askedLevel, level, excluded: excludedOf(pass.counts), kept: this.#kept },
     };
   }
 
@@ -250,14 +241,3 @@ class Planner {
 const MAX_LOST = 4096;
 /** A page that is just being changed may look odd; more of them mean that the array is not understood. */
 const MAX_IMPOSSIBLE = 64;
-
-function reportOf(counts: Float64Array): Record<FilterClass, number> {
-  return {
-    free: counts[PageClass.free]!,
-    cache: counts[PageClass.cache]!,
-    privateCache: counts[PageClass.privateCache]!,
-    user: counts[PageClass.user]!,
-    poisoned: counts[PageClass.poisoned]!,
-    offline: counts[PageClass.offline]!,
-  };
-}
