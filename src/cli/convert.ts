@@ -23,6 +23,7 @@ interface ConvertFlags extends InputFlags {
   readonly split?: number;
   readonly force?: boolean;
   readonly sha256?: boolean;
+  readonly verify: boolean;
 }
 
 export function registerConvert(program: Command, deps: CliDeps): void {
@@ -46,6 +47,7 @@ export function registerConvert(program: Command, deps: CliDeps): void {
     .option('--split <n>', 'write n files OUT-1, OUT-2 … with a share of the pages each', parseSplit)
     .option('--force', 'replace OUT if it is there')
     .option('--sha256', 'say the SHA-256 of what was written; of a pipe it always is')
+    .option('--no-verify', 'in a hurry: do not compare what was written with IN')
     .action((input: string, output: string, flags: ConvertFlags) => runConvert(input, output, flags, deps))
     .addHelpText('after', HELP);
   addInputOptions(verb);
@@ -61,6 +63,7 @@ function parseSplit(text: string): number {
 const HELP = `
 Writes OUT.partial, reopens and compares it, then renames. Ctrl-C removes what was written. With - the dump goes to
 standard output, and all that is said to standard error. What a format can't hold is said before it is written.
+Comparing takes about a third of the time; --no-verify leaves it out.
 
 Examples:
   $ vmcorral convert core.elf web01.vmcore
@@ -85,6 +88,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     input: { kind: 'file', path: resolve(input), open },
     replace: flags.force === true,
     digest: flags.sha256 === true,
+    verify: flags.verify,
     signal: interrupt.first,
     onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     onLosses: (losses) => {
@@ -151,6 +155,7 @@ function report(io: CliIo, { kind, path }: Target, compression: Compression, res
 const VERIFICATIONS: Readonly<Record<Verification, string>> = {
   reopened: 'opened again, every page compared',
   pages: 'every page decompressed and compared before it went out; a pipe can not be read again',
+  skipped: 'no, as asked; keep the input until a debugger has opened it',
   none: 'not verified: a pipe can not be read again; compare the SHA-256 of what arrived',
 };
 

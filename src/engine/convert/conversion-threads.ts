@@ -29,6 +29,7 @@ export interface ConversionSetup {
   readonly input: CoordinatorInput;
   readonly output: CoordinatorOutput;
   readonly format: OutputFormat;
+  readonly verify: boolean;
   readonly onProgress: (bytesDone: number, bytesTotal: number, phase: ConvertPhase) => void;
 }
 
@@ -52,7 +53,7 @@ export class ConversionThreads {
     });
     this.#failed.catch(() => undefined);
     const { input, output, format, compression } = setup;
-    const workerTask: WorkerTask = { memory, compression, checkPages: output.kind === 'pipe' };
+    const workerTask: WorkerTask = { memory, compression, checkPages: setup.verify && output.kind === 'pipe' };
     const task: CoordinatorTask = { ...workerTask, input, output, format };
     this.#coordinator = this.#start('./coordinator.js', task);
     this.#workers = Array.from({ length: setup.threads - 1 }, () => this.#start('./page-worker.js', workerTask));

@@ -50,7 +50,7 @@ export interface ConvertOptions {
   readonly replace?: boolean;
   /** Threads that compress; default: number of cores. */
   readonly workers?: number;
-  /** False skips the reopening; only for benchmarks. */
+  /** False: what was written is not compared with the input; for who keeps the input and is in a hurry. */
   readonly verify?: boolean;
   /** SHA-256 of each file: a tenth of the work with quick compression, so only for who keeps it. Of a pipe always. */
   readonly digest?: boolean;
@@ -70,9 +70,9 @@ export interface ConvertedFile {
 
 /**
  * `reopened`: the files were opened by the reader and every page compared; `pages`: each page was decompressed and
- * compared before it went into the pipe; `none`: a pipe of plain pages, or not wanted.
+ * compared before it went into the pipe; `none`: a pipe of plain pages; `skipped`: not wanted.
  */
-export type Verification = 'reopened' | 'pages' | 'none';
+export type Verification = 'reopened' | 'pages' | 'none' | 'skipped';
 
 export interface ConvertResult {
   readonly format: OutputFormat;
@@ -181,6 +181,7 @@ async function runThreads(
     threads: Math.max(1, Math.min(MAX_WORKERS, options.workers ?? os.availableParallelism())),
     compression,
     format,
+    verify: options.verify !== false,
     input: coordinatorInput(input, fifo, options.level ?? DEFAULT_LEVEL),
     output: coordinatorOutput(options.output, files),
     onProgress,
@@ -232,7 +233,8 @@ function coordinatorOutput(output: string | PipeTarget, files: OutputFiles | und
 }
 
 function verificationOf(isFile: boolean, compression: Compression, verify: boolean): Verification {
-  if (isFile) return verify ? 'reopened' : 'none';
+  if (!verify) return 'skipped';
+  if (isFile) return 'reopened';
   return compression === 'none' ? 'none' : 'pages';
 }
 

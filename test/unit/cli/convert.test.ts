@@ -46,6 +46,17 @@ describe('convert', () => {
     expect(document.outputBytes).toBe(bytes.length);
   });
 
+  test('in a hurry writes the same memory without comparing it, and says so', async () => {
+    const out = scratch.path('hurry.vmcore');
+    const { exit, stdout } = await runVerb(['convert', core, out, '--no-verify']);
+    expect(exit).toBe(0);
+    expect(stdout.toString()).toMatch(/verified +no, as asked/);
+    expect(memoryOf(out).equals(memoryOf(core))).toBe(true);
+    const json = await runVerb(['convert', core, out, '--no-verify', '--force', '--json', '--sha256']);
+    const sha256 = createHash('sha256').update(readFileSync(out)).digest('hex');
+    expect(JSON.parse(json.stdout.toString())).toMatchObject({ verification: 'skipped', sha256 });
+  });
+
   test('leaves a file that is there alone, unless forced', async () => {
     const out = scratch.path('there.vmcore');
     writeFileSync(out, 'mine');

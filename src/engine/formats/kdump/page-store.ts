@@ -24,6 +24,9 @@ export class PageStore {
   readonly #kept: Uint8Array;
   readonly #keptIndex = new Float64Array(KEPT_PAGES).fill(-1);
   readonly #decompressors = new Map<Compression, PageDecompressor>();
+  /** The one that was used last, and what it is for: a dump has pages of one kind. */
+  #decompressor: PageDecompressor | undefined;
+  #decompressorFlags = 0;
   /** Offsets of the shared page of zeros; -1 where the file has none. */
   readonly #zeroOffset: number;
   readonly #otherZeroOffset: number;
@@ -53,6 +56,11 @@ export class PageStore {
   isZero(index: number): boolean {
     if (this.#zeroOffset < 0 && this.#otherZeroOffset < 0) return false;
     this.#descriptors.find(index);
+    return this.#isSharedZero();
+  }
+
+  /** Of the descriptor that was found last. */
+  #isSharedZero(): boolean {
     const { offset, size, flags } = this.#descriptors;
     if (flags !== 0 || size !== this.#pageSize) return false;
     return offset === this.#zeroOffset || offset === this.#otherZeroOffset;
@@ -60,7 +68,8 @@ export class PageStore {
 
   /** Copies `length` bytes from `offset` of the page with that descriptor. @throws CORRUPT, TRUNCATED, UNSUPPORTED */
   read(index: number, offset: number, length: number, into: Uint8Array, at: number): void {
-    if (this.isZero(index)) {
+    this.#descriptors.find(index);
+    if (this.#isSharedZero()) {
       zeroFill(into, at, at + length);
     } else if (length === this.#pageSize) {
       this.#load(index, into, at, into.length - at);
@@ -76,9 +85,11 @@ export class PageStore {
     }
   }
 
-  /** @param ahead bytes of memory that the caller goes on to read: bounds how much is fetched at once */
+  /**
+   * The page of the descriptor that was found last.
+   * @param ahead bytes of memory that the caller goes on to read: bounds how much is fetched at once
+   */
   #load(index: number, into: Uint8Array, at: number, ahead: number): void {
-    this.#descriptors.find(index);
     const { offset, size, flags } = this.#descriptors;
     if (size === 0 || size > this.#pageSize) {
       throw corrupt(this.#source, `descriptor ${index} says a page is ${size} bytes`, {
@@ -97,7 +108,7 @@ export class PageStore {
       into.set(this.#window.subarray(from, from + size), at);
       return;
     }
-    if (!this.#decompressor(index, flags).decompressPage(this.#window, from, size, into, at, this.#pageSize)) {
+    if (!this.#decompressorFor(index, flags).decompressPage(this.#window, from, size, into, at, this.#pageSize)) {
       throw corrupt(this.#source, `the data at offset ${offset} do not decompress to a page`, { offset, size, flags });
     }
   }
@@ -116,7 +127,8 @@ export class PageStore {
     return 0;
   }
 
-  #decompressor(index: number, flags: number): PageDecompressor {
+  #decompressorFor(index: number, flags: number): PageDecompressor {
+    if (this.#decompressor !== undefined && flags === this.#decompressorFlags) return this.#decompressor;
     const compression = PAGE_COMPRESSION.get(flags);
     if (compression === undefined) {
       throw new VmcorralError(
@@ -133,11 +145,14 @@ export class PageStore {
       found = new PageDecompressor(compression);
       this.#decompressors.set(compression, found);
     }
+    this.#decompressor = found;
+    this.#decompressorFlags = flags;
     return found;
   }
 
   close(): void {
     for (const decompressor of this.#decompressors.values()) decompressor.close();
     this.#decompressors.clear();
+    this.#decompressor = undefined;
   }
 }

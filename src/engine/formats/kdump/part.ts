@@ -61,20 +61,24 @@ export class KdumpPart {
 
   /** Fills `length` bytes at `at`, all of them inside of this part's pages. @returns bytes that were there */
   read(address: number, into: Uint8Array, at: number, length: number): number {
+    const limit = Math.ceil((address + length) / this.#pageSize);
     let there = 0;
-    let index = -1;
-    for (let done = 0; done < length; ) {
-      const page = Math.floor((address + done) / this.#pageSize);
-      const offset = address + done - page * this.#pageSize;
-      const part = Math.min(length - done, this.#pageSize - offset);
-      if (this.#kept.has(page)) {
-        // Neighbours have neighbouring descriptors: one rank for the first page of a read.
-        index = index < 0 ? this.#indexOf(page) : index + 1;
-        if (this.#readPage(page, index, offset, part, into, at + done)) there += part;
-      } else {
-        zeroFill(into, at + done, at + done + part);
+    let done = 0;
+    for (let page = Math.floor(address / this.#pageSize); page < limit; ) {
+      const kept = this.#kept.next(page, limit, true);
+      const gap = Math.min(length, Math.max(done, kept * this.#pageSize - address));
+      zeroFill(into, at + done, at + gap);
+      done = gap;
+      page = this.#kept.next(kept, limit, false);
+      if (kept === page) continue;
+      // Neighbours have neighbouring descriptors: one rank for all pages of a run.
+      const index = this.#indexOf(kept) - kept;
+      for (let i = kept; i < page; i++) {
+        const offset = address + done - i * this.#pageSize;
+        const part = Math.min(length - done, this.#pageSize - offset);
+        if (this.#readPage(i, index + i, offset, part, into, at + done)) there += part;
+        done += part;
       }
-      done += part;
     }
     return there;
   }
