@@ -29,7 +29,7 @@ _vmcorral() {
     'fetch') list='--config --file --help --json --no-color --to --verbose' ;;
     'verify') list='--all --config --help --json --no-color --verbose' ;;
     'rm') list='--config --help --json --no-color --verbose --yes' ;;
-    'convert') list='--compression --config --for --force --format --help --json --level --map --no-color --scratch --sha256 --split --verbose --with' ;;
+    'convert') list='--compression --config --for --force --format --help --json --level --map --no-color --no-verify --scratch --sha256 --split --verbose --with' ;;
     'inspect') list='--compression --config --estimate --help --json --map --no-color --scratch --verbose --with' ;;
     'read') list='--config --help --json --map --no-color --raw --scratch --verbose --virtual --with --zero-fill' ;;
     'config') list='check show --config --help --json --no-color --verbose' ;;

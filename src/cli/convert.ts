@@ -2,7 +2,13 @@ import { realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ConvertOptions, ConvertResult, Verification } from '../engine/convert/convert.js';
-import { chooseOutput, OUTPUT_FORMATS, type OutputFormat, PRESET_NAMES } from '../engine/convert/presets.js';
+import {
+  chooseOutput,
+  needingVmcoreinfo,
+  OUTPUT_FORMATS,
+  type OutputFormat,
+  PRESET_NAMES,
+} from '../engine/convert/presets.js';
 import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
 import type { CliDeps } from './deps.js';
@@ -77,7 +83,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
   const { io } = deps;
   const target = await targetOf(input, output, flags);
   const wish = { format: flags.format, compression: flags.compression, readers: flags.for };
-  const choice = chooseOutput({ ...wish, isPipe: target.kind !== 'file' });
+  const choice = chooseOutput({ ...wish, isPipe: target.kind !== 'file', parts: flags.split ?? 1 });
   const open = openChoices(flags);
   const interrupt = new Interrupt(deps.signals);
   const progress = new Progress(io);
@@ -89,6 +95,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     replace: flags.force === true,
     digest: flags.sha256 === true,
     verify: flags.verify,
+    needsVmcoreinfo: needingVmcoreinfo(flags.for),
     signal: interrupt.first,
     onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     onLosses: (losses) => {

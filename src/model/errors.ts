@@ -88,14 +88,40 @@ export function isVmcorralError(error: unknown): error is VmcorralError {
   return error instanceof Error && error.name === 'VmcorralError' && 'code' in error && String(error.code) in CODES;
 }
 
-/** Any thrown value as a VmcorralError; what isn't one becomes INTERNAL, or NO_SPACE for a full disk. */
+/** What the system says of disks, in our words. */
+const DISK_ERRORS: Readonly<Record<string, { code: ErrorCode; what: string; hint: string }>> = {
+  ENOSPC: {
+    code: 'NO_SPACE',
+    what: 'no space left',
+    hint: 'make room on that file system, or point `spool.path` or the store elsewhere',
+  },
+  EDQUOT: {
+    code: 'NO_SPACE',
+    what: 'the quota is used up',
+    hint: 'make room, raise the quota, or point `spool.path` or the store elsewhere',
+  },
+  EFBIG: {
+    code: 'NO_SPACE',
+    what: 'that file system holds no file so large',
+    hint: 'choose a folder on another file system; kdump-compressed dumps can be written in parts (--split)',
+  },
+  EIO: {
+    code: 'CORRUPT',
+    what: 'a disk could not be read or written',
+    hint: 'the kernel log (dmesg) of this machine says which disk fails',
+  },
+};
+
+/** Any thrown value as a VmcorralError; what isn't one becomes INTERNAL, or what the system says of a disk. */
 export function toVmcorralError(error: unknown): VmcorralError {
   if (isVmcorralError(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
   const system = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (system === 'ENOSPC' || system === 'EDQUOT') {
-    return new VmcorralError('NO_SPACE', `no space left: ${message}`, {
-      hint: 'make room on that file system, or point `spool.path` or the store elsewhere',
+  const disk = DISK_ERRORS[system];
+  if (disk !== undefined) {
+    return new VmcorralError(disk.code, `${disk.what}: ${message}`, {
+      hint: disk.hint,
+      facts: { system },
       cause: error,
     });
   }

@@ -50,6 +50,8 @@ export interface ConvertOptions {
   readonly replace?: boolean;
   /** Threads that compress; default: number of cores. */
   readonly workers?: number;
+  /** Programs that must open the result and open none without VMCOREINFO; for the message. */
+  readonly needsVmcoreinfo?: readonly string[];
   /** False: what was written is not compared with the input; for who keeps the input and is in a hurry. */
   readonly verify?: boolean;
   /** SHA-256 of each file: a tenth of the work with quick compression, so only for who keeps it. Of a pipe always. */
@@ -103,7 +105,8 @@ const MAX_SPLIT = 64;
 
 /**
  * Converts, verifies, and only then gives the output its name. Every failure removes what was written to a file.
- * @throws USAGE where format, compression and target don't go together; REFUSED when `output` exists; UNSUPPORTED,
+ * @throws USAGE where format, compression and target don't go together; REFUSED when `output` exists; BUSY when another
+ *         conversion writes to it; UNSUPPORTED,
  *         CORRUPT, TRUNCATED with address and offset (TRUNCATED also when the reader of a pipe goes away); TIMEOUT
  *         (FIFO); NO_SPACE; CANCELLED, or what the signal gives as its reason
  */
@@ -193,7 +196,8 @@ async function runThreads(
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const { losses } = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
+    const { losses, hasVmcoreinfo } = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
+    if (!hasVmcoreinfo) refuseWithoutVmcoreinfo(options.needsVmcoreinfo);
     if (losses.length > 0) options.onLosses?.(losses);
     const written = await threads.convert();
     const sha256 = await verified(written, threads, options);
@@ -202,6 +206,17 @@ async function runThreads(
     signal.removeEventListener('abort', onAbort);
     use.hung = !(await threads.end());
   }
+}
+
+function refuseWithoutVmcoreinfo(readers: readonly string[] = []): void {
+  if (readers.length === 0) return;
+  throw new VmcorralError(
+    'UNSUPPORTED',
+    `${readers.join(' and ')}: no dump is opened without VMCOREINFO, and the input has none`,
+    {
+      hint: 'no kernel was recognised in it, either; leave --for out, crash opens such dumps',
+    },
+  );
 }
 
 /** Digests of what was written, where they are taken. */

@@ -56,7 +56,8 @@ function plan(): Planned {
       facts: { path: task.input.path },
     });
   }
-  return { kind: 'planned', losses: writerOf(task.format).losses(feed) };
+  const losses = [...feed.losses, ...writerOf(task.format).losses(feed)];
+  return { kind: 'planned', losses, hasVmcoreinfo: hasVmcoreinfo(feed) };
 }
 
 function convert(): Written {
@@ -75,18 +76,22 @@ function closeFeed(): void {
   if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
 }
 
+const hasVmcoreinfo = ({ notes }: PageFeed): boolean => notes.some(({ owner }) => owner === 'VMCOREINFO');
+
 function openFeed(input: CoordinatorInput): PageFeed {
+  const { withoutFirmware } = writerOf(task.format);
   if (input.kind === 'file') {
     const options = {
       ...input.open,
       cancelled: () => slots.aborted,
       onUnpack: (bytesDone: number, bytesTotal: number) => slots.setProgress(bytesDone, bytesTotal, 'unpacking'),
     };
-    return new FileFeed(input.path, options, input.level);
+    return new FileFeed(input.path, options, input.level, withoutFirmware);
   }
   enlargePipe(input.fd);
   port.postMessage({ kind: 'reading' } satisfies ThreadReport);
-  return new FifoFeed(new FifoStream(input.fd, input.path, input.stallSeconds, () => slots.aborted), input.path);
+  const stream = new FifoStream(input.fd, input.path, input.stallSeconds, () => slots.aborted);
+  return new FifoFeed(stream, input.path, withoutFirmware);
 }
 
 class Conversion {
@@ -165,7 +170,7 @@ class Conversion {
   }
 
   #finish(): Written {
-    const { ramPages, keptPages, pageSize, notes, warnings, filter, inputBytes } = this.#feed;
+    const { ramPages, keptPages, pageSize, warnings, filter, inputBytes } = this.#feed;
     if (this.#pagesDone !== keptPages) {
       throw new VmcorralError('INTERNAL', `${this.#pagesDone} pages came, ${keptPages} were announced`);
     }
@@ -179,7 +184,7 @@ class Conversion {
         excluded: ramPages - keptPages,
         written: keptPages - this.#zeroPages,
       },
-      hasVmcoreinfo: notes.some(({ owner }) => owner === 'VMCOREINFO'),
+      hasVmcoreinfo: hasVmcoreinfo(this.#feed),
       inputBytes,
       outputBytes,
       sha256: this.#target.close(),

@@ -7,7 +7,7 @@ import { sniffHead } from '../formats/registry.js';
 import type { Machine, Note } from '../image/memory-image.js';
 import { normalizeRanges, type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import type { FifoStream } from './fifo-stream.js';
-import { highestIsFirmware } from './firmware.js';
+import { firmwareLoss, highestFirmware } from './firmware.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
 /** Headers and notes of the largest guest (elf/layout.ts) fit; memory that stands before them would not. */
@@ -28,6 +28,7 @@ export class FifoFeed implements PageFeed {
   readonly ramPages: number;
   readonly keptPages: number;
   readonly warnings: string[] = [];
+  readonly losses: readonly string[];
   readonly #prefix: StreamPrefix;
   readonly #stream: FifoStream;
   readonly #pieces: Pieces;
@@ -41,8 +42,12 @@ export class FifoFeed implements PageFeed {
   /** Offset in the stream where the last byte of memory ends. */
   readonly #endOfMemory: number;
 
-  /** Reads headers and notes. @throws UNSUPPORTED, CORRUPT, TRUNCATED, TIMEOUT, CANCELLED */
-  constructor(stream: FifoStream, path: string) {
+  /**
+   * Reads headers and notes.
+   * @param withoutFirmware of the format that is written
+   * @throws UNSUPPORTED, CORRUPT, TRUNCATED, TIMEOUT, CANCELLED
+   */
+  constructor(stream: FifoStream, path: string, withoutFirmware: string | undefined) {
     this.#stream = stream;
     this.#prefix = new StreamPrefix(stream, path);
     assertElf(this.#prefix, path);
@@ -51,7 +56,8 @@ export class FifoFeed implements PageFeed {
     this.pageSize = segments.pageSize;
     this.notes = segments.notes;
     const all = normalizeRanges([...rangesOf(segments.pieces), ...segments.omitted]);
-    const firmware = highestIsFirmware(all);
+    const firmware = withoutFirmware === undefined ? undefined : highestFirmware(all);
+    this.losses = firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)];
     const ram = all.filter((range) => range !== firmware);
     this.#pieces = piecesBelow(segments.pieces, firmware?.start ?? Number.MAX_SAFE_INTEGER);
     this.#index = new PageIndex(pageRuns(rangesOf(this.#pieces), segments.pageSize));

@@ -11,7 +11,7 @@ import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
 import { kernelMapsOf } from '../linux/kernel-maps.js';
 import { planFilter } from '../linux/pages/page-filter.js';
-import { highestIsFirmware } from './firmware.js';
+import { firmwareLoss, highestFirmware } from './firmware.js';
 import { KeptRuns } from './kept-runs.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
@@ -28,6 +28,7 @@ export class FileFeed implements PageFeed {
   readonly keptPages: number;
   readonly inputBytes: number;
   readonly warnings: readonly string[];
+  readonly losses: readonly string[];
   readonly filter: FilterReport;
   readonly #image: MemoryImage;
   readonly #found: FoundVmcoreinfo | undefined;
@@ -36,10 +37,11 @@ export class FileFeed implements PageFeed {
   #index = 0;
 
   /**
-   * @param level  which pages are left out: makedumpfile's bits
+   * @param level            which pages are left out: makedumpfile's bits
+   * @param withoutFirmware  of the format that is written
    * @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have
    */
-  constructor(path: string, options: OpenOptions = {}, level = 1) {
+  constructor(path: string, options: OpenOptions, level: number, withoutFirmware: string | undefined) {
     const image = openImage(path, options);
     try {
       assertWhole(image, path);
@@ -53,7 +55,7 @@ export class FileFeed implements PageFeed {
       this.filter = report;
       this.notes = notesOf(image, this.#found);
       this.level = excluded === undefined ? image.level : image.level | report.level;
-      const firmware = highestIsFirmware(image.ranges);
+      const firmware = withoutFirmware === undefined ? undefined : highestFirmware(image.ranges);
       this.ram = pageRuns(
         image.ranges.filter((range) => range !== firmware),
         image.pageSize,
@@ -62,6 +64,7 @@ export class FileFeed implements PageFeed {
       this.keptPages = this.#countKept();
       this.inputBytes = fs.statSync(path).size;
       this.warnings = warningsOf(image);
+      this.losses = [...lossesOf(image), ...(firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)])];
       this.#kept = this.#keptRuns();
     } catch (error) {
       image.close();
@@ -130,13 +133,28 @@ export class FileFeed implements PageFeed {
   }
 }
 
+/** What the reader of the format is not sure of. */
 function warningsOf({ facts }: MemoryImage): string[] {
+  const { incomplete, caution, doubt, highMemoryAt } = facts;
   return [
-    ...(facts.incomplete === true
+    ...(incomplete === true
       ? ['the input is incomplete: its writer ran out of space, or could not get all of the memory']
       : []),
-    // What the reader of the format knows of the programs that the result is for.
-    ...(typeof facts.caution === 'string' ? [facts.caution] : []),
+    ...[caution, doubt].filter((text) => typeof text === 'string'),
+    ...(typeof highMemoryAt === 'string'
+      ? [`where memory above 4 GiB begins is not in the input (${highMemoryAt})`]
+      : []),
+  ];
+}
+
+/** What the format could hold and this file does not give. */
+function lossesOf({ facts }: MemoryImage): string[] {
+  const { memoryWithoutAddress, missing } = facts;
+  return [
+    ...(typeof memoryWithoutAddress === 'string'
+      ? [`memory is left out, since the input does not say where it belongs (name and bytes): ${memoryWithoutAddress}`]
+      : []),
+    ...(typeof missing === 'string' ? [`the input lacks ${missing}`] : []),
   ];
 }
 

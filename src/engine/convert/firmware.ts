@@ -10,11 +10,16 @@ const MAX_FIRMWARE_BYTES = 8 << 20;
  * Where QEMU's dump has the firmware ROM as its highest memory: a range of its own that ends at 4 GiB. It is left out
  * of what we write, as makedumpfile does: with it, the highest page number lies far beyond the kernel's last memory
  * section, and makedumpfile 1.7.2 then looks for the page bitmap in the wrong place and can't filter the dump again.
- * With RAM above 4 GiB the ROM does no harm and stays.
+ * With RAM above 4 GiB the ROM does no harm and stays, and so it does in formats without such a bitmap (WriterFormat).
  * @param ranges normalized
  */
-export function highestIsFirmware(ranges: readonly MemoryRange[]): MemoryRange | undefined {
+export function highestFirmware(ranges: readonly MemoryRange[]): MemoryRange | undefined {
   const last = ranges.at(-1);
   if (last === undefined || ranges.length < 2) return undefined;
   return last.start + last.size === FOUR_GIB && last.size <= MAX_FIRMWARE_BYTES ? last : undefined;
+}
+
+/** Said before the first byte is written. @param why as the format says */
+export function firmwareLoss({ start, size }: MemoryRange, why: string): string {
+  return `the firmware's ROM (${size >> 10} KiB at 0x${start.toString(16)}) is left out: ${why}`;
 }

@@ -1,4 +1,4 @@
-/** The calls on pipes that Node does not have: poll, the size of a pipe, letting go of one. */
+/** The calls that Node does not have: on pipes poll, their size, letting go of one; locks of files. */
 
 import koffi from 'koffi';
 
@@ -8,10 +8,15 @@ const POLLHUP = 16;
 /** linux/fcntl.h; a larger one than /proc/sys/fs/pipe-max-size (1 MiB) needs CAP_SYS_RESOURCE. */
 const F_SETPIPE_SZ = 1031;
 const PIPE_BYTES = 1 << 20;
+/** sys/file.h */
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const EWOULDBLOCK = 11;
 
 const libc = koffi.load('libc.so.6');
 const poll = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 const fcntl = libc.func('int fcntl(int fd, int command, ...)');
+const flock = libc.func('int flock(int fd, int operation)');
 const dup2 = libc.func('int dup2(int from, int to)');
 
 /** struct pollfd in the first 8 bytes; larger, so that it doesn't live in V8's moving heap. */
@@ -55,4 +60,12 @@ export function enlargePipe(fd: number): void {
  */
 export function detach(fd: number, emptyFd: number): void {
   dup2(emptyFd, fd);
+}
+
+/**
+ * Locks a file for as long as it is open, against whoever else asks.
+ * @returns false when somebody else has it; true also on file systems without locks
+ */
+export function lockFile(fd: number): boolean {
+  return flock(fd, LOCK_EX | LOCK_NB) === 0 || koffi.errno() !== EWOULDBLOCK;
 }

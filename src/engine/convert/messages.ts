@@ -70,6 +70,7 @@ export interface Planned {
   readonly kind: 'planned';
   /** What of the input the output can't hold. */
   readonly losses: readonly string[];
+  readonly hasVmcoreinfo: boolean;
 }
 
 /** All bytes are out, and on the disk if they go there; not yet verified. */

@@ -3,6 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { toVmcorralError, VmcorralError } from '../../model/errors.js';
+import { lockFile } from './libc.js';
 
 interface OutputFile {
   readonly path: string;
@@ -16,7 +17,7 @@ export class OutputFiles {
 
   /**
    * @param replace files that are there already stay until the new ones are whole
-   * @throws REFUSED where a file is there
+   * @throws REFUSED where a file is there; BUSY where another conversion writes to it
    */
   constructor(paths: readonly string[], replace: boolean) {
     this.#replace = replace;
@@ -24,9 +25,10 @@ export class OutputFiles {
     try {
       for (const output of paths) {
         const partial = `${output}.partial`;
-        // What an earlier try left when it was killed.
-        fs.rmSync(partial, { force: true });
-        this.#files.push({ path: output, partial, fd: fs.openSync(partial, 'wx+', 0o600) });
+        removeLeft(partial, output);
+        const fd = fs.openSync(partial, 'wx+', 0o600);
+        this.#files.push({ path: output, partial, fd });
+        lockFile(fd);
       }
     } catch (error) {
       this.remove();
@@ -50,23 +52,31 @@ export class OutputFiles {
   /** The names appear when the bytes are on the disk, and stay: the folder is synced too. */
   publish(): void {
     this.#refuseExisting(this.paths);
-    for (const { partial, fd, path: output } of this.#files) {
-      if (fs.statSync(partial).ino === fs.fstatSync(fd).ino) continue;
-      throw new VmcorralError('BUSY', `another conversion writes to ${output} at the same time`, {
-        facts: { path: output },
-      });
-    }
+    for (const file of this.#files) if (!isOurs(file)) throw busy(file.path);
+    if (this.#files.length === 1) fs.renameSync(this.#files[0]!.partial, this.#files[0]!.path);
+    else this.#publishAll();
+    for (const folder of new Set(this.paths.map((output) => path.dirname(output)))) syncFolder(folder);
+  }
+
+  /** All names or none: what is replaced keeps a second name until the last of them is there. */
+  #publishAll(): void {
     const published: string[] = [];
     try {
       for (const { partial, path: output } of this.#files) {
+        fs.rmSync(replacedName(output), { force: true });
+        if (fs.existsSync(output)) fs.linkSync(output, replacedName(output));
         fs.renameSync(partial, output);
         published.push(output);
       }
     } catch (error) {
-      for (const output of published) fs.rmSync(output, { force: true });
+      for (const output of published) {
+        if (fs.existsSync(replacedName(output))) fs.renameSync(replacedName(output), output);
+        else fs.rmSync(output, { force: true });
+      }
       throw error;
+    } finally {
+      for (const output of this.paths) fs.rmSync(replacedName(output), { force: true });
     }
-    for (const folder of new Set(this.paths.map((output) => path.dirname(output)))) syncFolder(folder);
   }
 
   /** Takes away what was written. @returns `error`, with the numbers where it is about space */
@@ -75,11 +85,12 @@ export class OutputFiles {
     let written = 0;
     for (const { fd } of this.#files) written += fs.fstatSync(fd).blocks * 512;
     this.remove();
-    return known.code === 'NO_SPACE' ? withNumbers(known, this.paths[0]!, written) : known;
+    const isFull = known.code === 'NO_SPACE' && known.facts.system !== 'EFBIG';
+    return isFull ? withNumbers(known, this.paths[0]!, written) : known;
   }
 
   remove(): void {
-    for (const { partial } of this.#files) fs.rmSync(partial, { force: true });
+    for (const file of this.#files) if (isOurs(file)) fs.rmSync(file.partial, { force: true });
   }
 
   close(): void {
@@ -94,6 +105,41 @@ export class OutputFiles {
       facts: { path: there },
     });
   }
+}
+
+const replacedName = (output: string): string => `${output}.replaced`;
+
+/** What an earlier try left when it was killed. @throws BUSY where somebody still writes to it */
+function removeLeft(partial: string, output: string): void {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
+  let fd: number;
+  try {
+    fd = fs.openSync(partial, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch {
+    // Not there, or nothing that a conversion of ours could have open.
+    fs.rmSync(partial, { force: true });
+    return;
+  }
+  try {
+    if (!lockFile(fd)) throw busy(output);
+    fs.rmSync(partial, { force: true });
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function busy(output: string): VmcorralError {
+  return new VmcorralError('BUSY', `another conversion writes to ${output} at the same time`, {
+    hint: 'wait for it, or name another output',
+    facts: { path: output },
+  });
+}
+
+/** Nobody has put another file into its place. */
+function isOurs({ partial, fd }: OutputFile): boolean {
+  const { ino, dev } = fs.fstatSync(fd);
+  const there = fs.lstatSync(partial, { throwIfNoEntry: false });
+  return there !== undefined && there.ino === ino && there.dev === dev;
 }
 
 function syncFolder(folder: string): void {

@@ -15,6 +15,8 @@ export interface PageFeed extends DumpFacts {
   /** Bytes of the input so far; of the whole input in the end. */
   readonly inputBytes: number;
   readonly warnings: readonly string[];
+  /** What of the input does not come, whatever the format; said before the first byte is written. */
+  readonly losses: readonly string[];
   /** What the dump level left out; undefined where the feed can't filter. */
   readonly filter?: FilterReport;
   /**

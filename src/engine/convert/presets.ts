@@ -16,14 +16,33 @@ interface Preset {
   readonly program: string;
   readonly version: string;
   readonly opens: Opens;
+  /** Opens nothing without it. */
+  readonly needsVmcoreinfo: boolean;
+  /** Opens the parts of a split dump. */
+  readonly opensParts: boolean;
 }
 
+const ALONE = { needsVmcoreinfo: false, opensParts: false };
+const WITH_VMCOREINFO = { needsVmcoreinfo: true, opensParts: false };
+const KDUMP_AND_ELF: Opens = { kdump: COMPRESSIONS, elf: ['none'] };
+
 const PRESETS: readonly Preset[] = [
-  { program: 'crash', version: '8.0.2', opens: { kdump: COMPRESSIONS, flattened: COMPRESSIONS, elf: ['none'] } },
-  { program: 'makedumpfile', version: '1.7.2', opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] } },
-  { program: 'drgn', version: '0.0.22', opens: { kdump: COMPRESSIONS, elf: ['none'] } },
-  { program: 'libkdumpfile', version: '0.5.1', opens: { kdump: COMPRESSIONS, elf: ['none'] } },
-  { program: 'gdb', version: '13.1', opens: { elf: ['none'] } },
+  {
+    program: 'crash',
+    version: '8.0.2',
+    opens: { ...KDUMP_AND_ELF, flattened: COMPRESSIONS },
+    needsVmcoreinfo: false,
+    opensParts: true,
+  },
+  {
+    program: 'makedumpfile',
+    version: '1.7.2',
+    opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] },
+    ...WITH_VMCOREINFO,
+  },
+  { program: 'drgn', version: '0.0.22', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
+  { program: 'libkdumpfile', version: '0.5.1', opens: KDUMP_AND_ELF, ...ALONE },
+  { program: 'gdb', version: '13.1', opens: { elf: ['none'] }, ...ALONE },
 ];
 
 /** For help texts and the README: `crash-8.0.2`. Without its version a name means the same. */
@@ -40,6 +59,8 @@ export interface OutputWish {
   /** Names of readers that must all open it. */
   readonly readers: readonly string[];
   readonly isPipe: boolean;
+  /** Files that it is written to. */
+  readonly parts: number;
 }
 
 /**
@@ -57,7 +78,8 @@ export function chooseOutput(wish: OutputWish): OutputChoice {
       (format !== 'flattened' || wish.isPipe || wish.format === format),
   );
   if (possible.length === 0) throw contradiction(wish);
-  const fits = (choice: OutputChoice, { opens }: Preset) => opens[choice.format]?.includes(choice.compression) === true;
+  const fits = (choice: OutputChoice, { opens, opensParts }: Preset) =>
+    opens[choice.format]?.includes(choice.compression) === true && (wish.parts === 1 || opensParts);
   const chosen = possible.find((choice) => readers.every((reader) => fits(choice, reader)));
   if (chosen !== undefined) return chosen;
   const refusing = readers.find((reader) => !possible.some((choice) => fits(choice, reader)));
@@ -69,6 +91,11 @@ export function chooseOutput(wish: OutputWish): OutputChoice {
       hint: readers.map(hintOf).join('; '),
     },
   );
+}
+
+/** Those of the readers that open nothing without VMCOREINFO. */
+export function needingVmcoreinfo(readers: readonly string[]): readonly string[] {
+  return readers.filter((name) => presetOf(name).needsVmcoreinfo);
 }
 
 /** zlib first: it opens everywhere. */
@@ -95,12 +122,12 @@ function contradiction({ format, compression, isPipe }: OutputWish): VmcorralErr
   });
 }
 
-function describe({ format, compression, isPipe }: OutputWish): string {
+function describe({ format, compression, isPipe, parts }: OutputWish): string {
   const what = format === undefined ? 'a dump' : `the format ${format}`;
-  return `${what}${compression === undefined ? '' : ` compressed with ${compression}`}${isPipe ? ' through a pipe' : ''}`;
+  return `${what}${compression === undefined ? '' : ` compressed with ${compression}`}${isPipe ? ' through a pipe' : ''}${parts > 1 ? ` in ${parts} parts` : ''}`;
 }
 
-function hintOf({ program, version, opens }: Preset): string {
-  const parts = Object.entries(opens).map(([format, compressions]) => `${format} (${compressions.join(', ')})`);
-  return `${program}-${version} opens ${parts.join(', ')}`;
+function hintOf({ program, version, opens, opensParts }: Preset): string {
+  const kinds = Object.entries(opens).map(([format, compressions]) => `${format} (${compressions.join(', ')})`);
+  return `${program}-${version} opens ${kinds.join(', ')}${opensParts ? '' : ', in one file'}`;
 }

@@ -70,6 +70,8 @@ export interface WriterFormat {
   readonly compressions: readonly Compression[];
   /** `append` wants runs of pages without a gap. */
   readonly contiguous: boolean;
+  /** Why firmware that is the highest memory is left out (convert/firmware.ts); undefined where it is not. */
+  readonly withoutFirmware: string | undefined;
   /** What of this image the format can't hold, one sentence each; said before the first byte is written. */
   losses(facts: DumpFacts): string[];
   /**
@@ -78,4 +80,11 @@ export interface WriterFormat {
    * @throws UNSUPPORTED where the image is too large for the format
    */
   open(outputs: readonly Output[], facts: DumpFacts, compression: Compression): DumpWriter;
+}
+
+/** What formats lose that name the machine. */
+export function unknownMachine({ machine }: DumpFacts): string[] {
+  return machine === 'unknown'
+    ? ['nothing in the input tells the machine, and no kernel was recognised: the dump says x86-64']
+    : [];
 }

@@ -11,7 +11,7 @@ import { VmcorralError } from '../../../model/errors.js';
 import { buildNotes } from '../../image/elf-notes.js';
 import type { KernelMaps } from '../../image/kernel-maps.js';
 import { type Output, writePages } from '../output.js';
-import type { DumpFacts, DumpWriter, Expected, WriterFormat } from '../writer.js';
+import { type DumpFacts, type DumpWriter, type Expected, unknownMachine, type WriterFormat } from '../writer.js';
 import { ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE } from './layout.js';
 import { type Loads, loadOf, planLoads } from './loads.js';
 import { ELF_IDENTIFICATION, LOAD_FLAGS, OutputEhdr, OutputPhdr, OutputShdr } from './write-layout.js';
@@ -30,6 +30,7 @@ export const elfWriter: WriterFormat = {
   canSplit: false,
   compressions: ['none'],
   contiguous: true,
+  withoutFirmware: undefined,
   losses,
   open: ([output], facts) => new ElfWriter(output!, facts),
 };
@@ -38,6 +39,7 @@ function losses(facts: DumpFacts): string[] {
   const left = facts.ramPages - facts.keptPages;
   const filled = planLoads(facts).filledPages;
   return [
+    ...unknownMachine(facts),
     ...(left === 0 ? [] : [`${left} pages that were left out of the input look as if they had never been there`]),
     ...(filled === 0 ? [] : [`${filled} pages that are not in the input read as zeros: its memory has too many gaps`]),
   ];

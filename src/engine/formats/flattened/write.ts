@@ -6,7 +6,7 @@
 import { COMPRESSIONS } from '../../../model/capture.js';
 import { KdumpWriter } from '../kdump/write.js';
 import { type Output, outOfOrder } from '../output.js';
-import type { WriterFormat } from '../writer.js';
+import { unknownMachine, type WriterFormat } from '../writer.js';
 import { FLATTENED_SIGNATURE, HEADER_BYTES, RECORD_HEADER_BYTES, TYPE_AND_VERSION_AT } from './layout.js';
 
 export const flattenedWriter: WriterFormat = {
@@ -18,7 +18,8 @@ export const flattenedWriter: WriterFormat = {
   canSplit: false,
   compressions: COMPRESSIONS,
   contiguous: false,
-  losses: () => [],
+  withoutFirmware: 'makedumpfile 1.7.2 could not filter the dump with it',
+  losses: unknownMachine,
   open: ([output], facts, compression) => new KdumpWriter(new FlattenedOutput(output!), facts, compression),
 };
 

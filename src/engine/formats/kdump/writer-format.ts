@@ -1,7 +1,7 @@
 /** kdump-compressed as a format that is written. */
 
 import { COMPRESSIONS } from '../../../model/capture.js';
-import type { WriterFormat } from '../writer.js';
+import { unknownMachine, type WriterFormat } from '../writer.js';
 import { SplitKdumpWriter } from './split-writer.js';
 import { KdumpWriter } from './write.js';
 
@@ -14,7 +14,8 @@ export const kdumpWriter: WriterFormat = {
   canSplit: true,
   compressions: COMPRESSIONS,
   contiguous: false,
-  losses: () => [],
+  withoutFirmware: 'makedumpfile 1.7.2 could not filter the dump with it',
+  losses: unknownMachine,
   open: (outputs, facts, compression) =>
     outputs.length === 1
       ? new KdumpWriter(outputs[0]!, facts, compression)

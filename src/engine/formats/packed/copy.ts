@@ -2,7 +2,7 @@
 
 import fs from 'node:fs';
 import path from 'node:path';
-import { VmcorralError } from '../../../model/errors.js';
+import { toVmcorralError, VmcorralError } from '../../../model/errors.js';
 import { type ByteSource, sourceOfFile } from '../byte-source.js';
 
 /** Zeros are left out in blocks of this size: that of most file systems, and of guest pages. */
@@ -60,7 +60,8 @@ export class UnpackedCopy {
         done += fs.writeSync(this.#fd, piece, at + done, length - done, this.#size + at + done);
       }
     } catch (cause) {
-      throw this.#noSpace(cause);
+      const known = toVmcorralError(cause);
+      throw known.code === 'NO_SPACE' ? this.#noSpace(cause) : known;
     }
     this.#written += length;
   }

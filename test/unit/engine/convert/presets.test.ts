@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { chooseOutput, type OutputWish, PRESET_NAMES } from '#src/engine/convert/presets.js';
+import { chooseOutput, needingVmcoreinfo, type OutputWish, PRESET_NAMES } from '#src/engine/convert/presets.js';
 import { errorOf } from '../../../builders/engine-files.js';
 
 const wish = (some: Partial<OutputWish>): OutputWish => ({
@@ -7,6 +7,7 @@ const wish = (some: Partial<OutputWish>): OutputWish => ({
   compression: undefined,
   readers: [],
   isPipe: false,
+  parts: 1,
   ...some,
 });
 
@@ -17,6 +18,7 @@ test.each([
   ['ELF to a pipe', { format: 'elf', isPipe: true }, 'elf none'],
   ['flattened in a file', { format: 'flattened', compression: 'zstd' }, 'flattened zstd'],
   ['for crash', { readers: ['crash-8.0.2'] }, 'kdump zlib'],
+  ['for crash, in parts', { readers: ['crash'], parts: 3 }, 'kdump zlib'],
   ['for gdb', { readers: ['gdb'] }, 'elf none'],
   ['for gdb and makedumpfile', { readers: ['gdb', 'makedumpfile-1.7.2'] }, 'elf none'],
   ['for makedumpfile through a pipe', { readers: ['makedumpfile'], isPipe: true }, 'elf none'],
@@ -31,6 +33,7 @@ test.each([
   [{ readers: ['drgn', 'gdb'], compression: 'lzo' }, /^gdb-13.1/],
   [{ format: 'elf', compression: 'zlib' }, /ELF core format can't be compressed with zlib/],
   [{ format: 'kdump', isPipe: true }, /can't go to a pipe/],
+  [{ readers: ['crash', 'drgn'], parts: 3 }, /^drgn-0.0.22: a dump in 3 parts is not opened by it/],
   [{ readers: ['crash-1.0'] }, /nothing is known of a reader "crash-1.0"/],
 ] as const)('%o is refused by name', (some, message) => {
   const error = errorOf(() => chooseOutput(wish(some)));
@@ -40,4 +43,8 @@ test.each([
 
 test('every reader has something that it opens', () => {
   for (const name of PRESET_NAMES) expect(chooseOutput(wish({ readers: [name] })).format).toBeDefined();
+});
+
+test('those that open nothing without VMCOREINFO are told apart', () => {
+  expect(needingVmcoreinfo(['crash', 'drgn-0.0.22', 'gdb', 'makedumpfile'])).toEqual(['drgn-0.0.22', 'makedumpfile']);
 });
