@@ -113,7 +113,7 @@ export class ConversionThreads {
     return result;
   }
 
-  /** Reads the files again. @returns SHA-256 of each where `digest` is asked for */
+  /** Gets the files to the disk, and reads them again. @returns SHA-256 of each where `digest` is asked for */
   async check(written: Written, { verify, digest }: { verify: boolean; digest: boolean }): Promise<readonly string[]> {
     if (this.#output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
     const [path = '', ...companions] = this.#output.paths;

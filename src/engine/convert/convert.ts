@@ -200,7 +200,7 @@ async function runThreads(
     if (!hasVmcoreinfo) refuseWithoutVmcoreinfo(options.needsVmcoreinfo);
     if (losses.length > 0) options.onLosses?.(losses);
     const written = await threads.convert();
-    const sha256 = await verified(written, threads, options);
+    const sha256 = await checked(written, threads, options);
     return resultOf(options, format, written, losses, files, sha256);
   } finally {
     signal.removeEventListener('abort', onAbort);
@@ -219,14 +219,14 @@ function refuseWithoutVmcoreinfo(readers: readonly string[] = []): void {
   );
 }
 
-/** Digests of what was written, where they are taken. */
-async function verified(
+/** The files are on the disk then. @returns digests, where they are taken */
+async function checked(
   written: Written,
   threads: ConversionThreads,
   { verify = true, digest = false }: ConvertOptions,
 ): Promise<readonly string[]> {
   if (written.sha256 !== undefined) return [written.sha256];
-  return verify || digest ? await threads.check(written, { verify, digest }) : [];
+  return await threads.check(written, { verify, digest });
 }
 
 /** Who aborts may say why. */

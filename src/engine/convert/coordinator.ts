@@ -1,5 +1,7 @@
 /** Thread of a conversion that reads the input, hands pages to the compressing threads and writes what they return. */
 
+import fs from 'node:fs';
+import { promisify } from 'node:util';
 import { parentPort, workerData } from 'node:worker_threads';
 import { VmcorralError } from '../../model/errors.js';
 import { ZERO_PAGE } from '../formats/output.js';
@@ -26,17 +28,19 @@ import { Slots } from './slots.js';
 import { openTarget, type Target } from './target.js';
 import { checkImage, sha256Of, verifyBatches } from './verify.js';
 
+const sync = promisify(fs.fsync);
+
 const task = workerData as CoordinatorTask;
 const slots = new Slots(task.memory);
 const port = parentPort!;
 
 let feed: PageFeed | undefined;
 
-port.on('message', (message: CoordinatorMessage) => {
+port.on('message', async (message: CoordinatorMessage) => {
   try {
     if (message.kind === 'open') port.postMessage(plan());
     else if (message.kind === 'convert') port.postMessage(convert());
-    else if (message.kind === 'check') port.postMessage(check(message));
+    else if (message.kind === 'check') port.postMessage(await check(message));
     else {
       closeFeed();
       port.close();
@@ -196,14 +200,21 @@ class Conversion {
   }
 }
 
-/** Looks at the finished files: at what stands around the pages, at the pages together with the workers, at all bytes. */
-function check({ written, verify, digest }: CheckMessage): ThreadReport {
+/**
+ * Looks at the finished files: at what stands around the pages, at the pages together with the workers, at all bytes.
+ * The disk takes them at the same time.
+ */
+async function check({ written, verify, digest }: CheckMessage): Promise<ThreadReport> {
   if (task.output.kind !== 'files') throw new VmcorralError('INTERNAL', 'a pipe can not be read again');
-  const { paths } = task.output;
+  const { fds, paths } = task.output;
+  const synced = Promise.all(fds.map((fd) => sync(fd)));
+  // What is found below comes first.
+  synced.catch(() => undefined);
   const [first = '', ...companions] = paths;
   const open = { companions, map: written.expected.map };
   if (verify) checkImage(first, open, written.expected);
   const sha256 = digest ? paths.map((path, i) => sha256Of(path, written.outputBytes[i]!, slots)) : [];
   if (verify) verifyBatches(first, open, written.batches, slots);
+  await synced;
   return { kind: 'checked', sha256 };
 }

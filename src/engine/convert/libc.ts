@@ -12,11 +12,14 @@ const PIPE_BYTES = 1 << 20;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const EWOULDBLOCK = 11;
+/** linux/fs.h: begin to write what is dirty, wait for nothing. */
+const SYNC_FILE_RANGE_WRITE = 2;
 
 const libc = koffi.load('libc.so.6');
 const poll = libc.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 const fcntl = libc.func('int fcntl(int fd, int command, ...)');
 const flock = libc.func('int flock(int fd, int operation)');
+const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t size, unsigned int flags)');
 const dup2 = libc.func('int dup2(int from, int to)');
 
 /** struct pollfd in the first 8 bytes; larger, so that it doesn't live in V8's moving heap. */
@@ -68,4 +71,9 @@ export function detach(fd: number, emptyFd: number): void {
  */
 export function lockFile(fd: number): boolean {
   return flock(fd, LOCK_EX | LOCK_NB) === 0 || koffi.errno() !== EWOULDBLOCK;
+}
+
+/** What was written so far goes on its way to the disk; later fsync has less to wait for. Best effort. */
+export function startWriteback(fd: number): void {
+  syncFileRange(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }

@@ -52,7 +52,7 @@ export interface CoordinatorTask extends WorkerTask {
   readonly format: OutputFormat;
 }
 
-/** The finished files are read again. */
+/** The finished files go to the disk, and are read again meanwhile. */
 export interface CheckMessage {
   readonly kind: 'check';
   readonly written: Written;
@@ -73,7 +73,7 @@ export interface Planned {
   readonly hasVmcoreinfo: boolean;
 }
 
-/** All bytes are out, and on the disk if they go there; not yet verified. */
+/** All bytes are out; files are neither verified nor certainly on the disk. */
 export interface Written {
   readonly kind: 'written';
   readonly pages: PageCounts;

@@ -1,16 +1,16 @@
 /** Where the coordinator of a conversion writes to, made of what convertImage opened. */
 
-import fs from 'node:fs';
 import type { Compression } from '../../model/capture.js';
 import { FileOutput, type Output, StreamOutput } from '../formats/output.js';
 import type { DumpFacts, DumpWriter } from '../formats/writer.js';
 import { type OutputFormat, writerOf } from '../formats/writers.js';
+import { startWriteback } from './libc.js';
 import type { CoordinatorOutput } from './messages.js';
 import { PipeSink } from './pipe-sink.js';
 
 export interface Target {
   open(facts: DumpFacts, compression: Compression): DumpWriter;
-  /** After `finish` of the writer: files are on the disk then. @returns SHA-256 of what went through a pipe */
+  /** After `finish` of the writer. @returns SHA-256 of what went through a pipe */
   close(): string | undefined;
 }
 
@@ -30,12 +30,12 @@ class FilesTarget implements Target {
   }
 
   open(facts: DumpFacts, compression: Compression): DumpWriter {
-    const outputs = this.#fds.map((fd) => new FileOutput(fd));
+    const outputs = this.#fds.map((fd) => new FileOutput(fd, startWriteback));
     return writerOf(this.#format).open(outputs, facts, compression);
   }
 
   close(): undefined {
-    for (const fd of this.#fds) fs.fsyncSync(fd);
+    // On the disk they are when they were checked.
   }
 }
 

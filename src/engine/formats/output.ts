@@ -3,6 +3,7 @@
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
 
+const WRITEBACK_BYTES = 16 << 20;
 /** A page's entry among the sizes of compressed pages; those are in between. */
 export const ZERO_PAGE = 0;
 
@@ -27,15 +28,23 @@ export interface ByteSink {
 /** A new, empty file, open for reading and writing; stays the caller's. Sparse: what is skipped becomes a hole. */
 export class FileOutput implements Output {
   readonly #fd: number;
+  readonly #startWriteback: (fd: number) => void;
+  #sinceWriteback = 0;
 
-  constructor(fd: number) {
+  /** @param startWriteback is called now and then, so that the disk works at the same time */
+  constructor(fd: number, startWriteback: (fd: number) => void) {
     this.#fd = fd;
+    this.#startWriteback = startWriteback;
   }
 
   write(position: number, bytes: Uint8Array, at: number, length: number): void {
     for (let done = 0; done < length; ) {
       done += fs.writeSync(this.#fd, bytes, at + done, length - done, position + done);
     }
+    this.#sinceWriteback += length;
+    if (this.#sinceWriteback < WRITEBACK_BYTES) return;
+    this.#sinceWriteback = 0;
+    this.#startWriteback(this.#fd);
   }
 
   read(position: number, into: Uint8Array, at: number, length: number): void {
