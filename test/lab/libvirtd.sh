@@ -15,6 +15,8 @@ if [ "${2:-}" != inside ]; then
 	namespaces = [ ]
 	stdio_handler = "file"
 	CONF
+  # what a test wants besides
+  [ ! -e "$dir/qemu.conf.more" ] || cat "$dir/qemu.conf.more" >>"$dir/etc/qemu.conf"
   # QEMU's build-time user must exist, even when qemu.conf names another; on a lean system it doesn't
   for f in passwd group; do cp /etc/$f "$dir/etc.$f"; done
   grep -q '^libvirt-qemu:' /etc/passwd || echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' >>"$dir/etc.passwd"

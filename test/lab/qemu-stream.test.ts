@@ -101,6 +101,18 @@ test('q35 with memory above 4 GiB: every page and register as in the ELF dump, a
   expect(await logOf(stream)).toContain(`Linux version ${lab.kernelRelease}`);
 });
 
+/** Numbers of libvirt's virQEMUSaveFormat, which stand behind the magic, version, length and state of a save image. */
+const PACKERS = { gzip: 1, bzip2: 2, xz: 3, lzop: 4, zstd: 5 } as const;
+const FORMAT_AT = 16 + 3 * 4;
+
+function formatOf(saved: string): number {
+  const fd = fs.openSync(saved, 'r');
+  const word = new Uint32Array(1);
+  fs.readSync(fd, word, 0, 4, FORMAT_AT);
+  fs.closeSync(fd);
+  return word[0]!;
+}
+
 test('pc, saved in every way that this libvirt has, and dumped: as the ELF dump, and with the same kernel log', async () => {
   await lab.virsh('suspend', pc.uuid);
   const elf = await dumped(pc, 'pc.elf', '--memory-only');
@@ -113,7 +125,27 @@ test('pc, saved in every way that this libvirt has, and dumped: as the ELF dump,
     expect(expectSame(saved, elf, 256).mappedRam).toBe(format === 'sparse' ? true : undefined);
     await lab.virsh('restore', saved, '--paused');
   }
-  // Last: QEMU saves no guest that stands still since a plain dump ("paused due to previous migration").
+  for (const [packer, number] of Object.entries(PACKERS)) {
+    // Newer than what Debian 12 has.
+    if (packer === 'zstd' && formats.length === 1) continue;
+    await lab.libvirtd.configure(`save_image_format = "${packer}"`);
+    const saved = join(lab.directory, `pc.${packer}`);
+    await lab.virsh('save', pc.uuid, saved);
+    expect(formatOf(saved)).toBe(number);
+    expectSame(saved, elf, 256);
+    await lab.virsh('restore', saved, '--paused');
+  }
+  await lab.libvirtd.configure('');
+  await lab.virsh('managedsave', pc.uuid);
+  const managed = join(lab.libvirtLib, 'qemu/save', `${pc.name}.save`);
+  expectSame(managed, elf, 256);
+  await lab.virsh('start', pc.uuid, '--paused');
+  const snapshot = join(lab.directory, 'pc.snapshot');
+  await lab.virsh('snapshot-create-as', pc.uuid, '--memspec', `file=${snapshot},snapshot=external`, '--no-metadata');
+  expectSame(snapshot, elf, 256);
+  // QEMU neither saves nor dumps a guest that stands still since a snapshot or a plain dump ("paused due to previous migration").
+  await lab.virsh('destroy', pc.uuid);
+  await lab.virsh('restore', join(lab.directory, 'pc.lzop'), '--paused');
   const stream = await dumped(pc, 'pc.stream');
   expect(expectSame(stream, elf, 256).machineType).toMatch(/^pc-i440fx-/);
   const log = await logOf(stream);

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { tryCommand } from './command.js';
@@ -49,6 +49,13 @@ export class PrivateLibvirtd {
   /** SIGKILL and wait for its end. */
   async kill(): Promise<void> {
     await this.#signal('SIGKILL');
+  }
+
+  /** Goes on with these lines in its qemu.conf. */
+  async configure(lines: string): Promise<void> {
+    await this.stop();
+    await writeFile(join(this.directory, 'qemu.conf.more'), `${lines}\n`);
+    await this.start();
   }
 
   /** Path of what it prints (warnings and errors). */
