@@ -5,7 +5,7 @@ import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import type { CliDeps } from './deps.js';
 import { SENTENCE_LIMIT } from './dump-report.js';
 import { describeEstimate } from './estimate-text.js';
-import { formatBytes, formatSeconds } from './format.js';
+import { formatBytes, formatSeconds, formatTime } from './format.js';
 import { addInputOptions, type InputFlags, openChoices, unpackProgress } from './input-options.js';
 import { Interrupt, untilAborted } from './interrupt.js';
 import { printable } from './printable.js';
@@ -131,7 +131,7 @@ function memoryPairs({ ranges, rangeCount, pages, pageSize }: FileInspection): P
   ];
 }
 
-function kernelPairs({ examination: { kernel, uptimeSeconds, vmcoreinfo, paging, log } }: FileInspection): Pair[] {
+function kernelPairs({ examination: { kernel, vmcoreinfo, paging, log } }: FileInspection): Pair[] {
   const source = { note: "the image's note", memory: 'found in guest memory' };
   const pairs: readonly (readonly [string, string | undefined])[] = [
     ['release', kernel.release ?? 'not recognised'],
@@ -143,7 +143,8 @@ function kernelPairs({ examination: { kernel, uptimeSeconds, vmcoreinfo, paging,
     ['page table', paging === undefined ? undefined : `0x${paging.root.toString(16)}, ${paging.levels} levels`],
     ['VMCOREINFO', vmcoreinfo === undefined ? 'none' : source[vmcoreinfo.source]],
     ['log', `${countLines(log)} lines`],
-    ['uptime', uptimeSeconds === undefined ? undefined : formatSeconds(uptimeSeconds)],
+    ['uptime', kernel.uptimeSeconds === undefined ? undefined : formatSeconds(kernel.uptimeSeconds)],
+    ['crashed', kernel.crashTime === undefined ? undefined : formatTime(kernel.crashTime)],
   ];
   return pairs.flatMap(([name, value]): Pair[] => (value === undefined ? [] : [[name, sentence(value)]]));
 }

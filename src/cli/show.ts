@@ -3,7 +3,7 @@ import type { DumpEntry } from '../collector/service/service.js';
 import type { Manifest } from '../model/manifest.js';
 import type { CliDeps } from './deps.js';
 import { guestName, openCommand, panicText, pauseText, SENTENCE_LIMIT } from './dump-report.js';
-import { formatBytes, formatTime } from './format.js';
+import { formatBytes, formatSeconds, formatTime } from './format.js';
 import { describeExcluded } from './level-option.js';
 import { printable } from './printable.js';
 import { formatPairs, formatTable } from './table.js';
@@ -73,6 +73,15 @@ function kernelPairs({ kernel, panic, tools }: Manifest): Pair[] {
     ['host name', kernel.hostname],
     ['build id', kernel.buildId],
     ['KASLR', kernel.kaslrOffset],
+    ['uptime', kernel.uptimeSeconds === undefined ? undefined : formatSeconds(kernel.uptimeSeconds)],
+    ['crashed', kernel.crashTime === undefined ? undefined : formatTime(kernel.crashTime)],
+    ['kind', panic.kind],
+    ['CPU', panic.cpu?.toString()],
+    [
+      'task',
+      panic.task === undefined ? undefined : `${panic.task}${panic.pid === undefined ? '' : ` (PID ${panic.pid})`}`,
+    ],
+    ['taint', panic.taint === '' ? 'none' : panic.taint],
     ['signature', panic.signature],
     [
       'tools',

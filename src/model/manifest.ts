@@ -49,6 +49,10 @@ export interface KernelFacts {
   readonly hostname?: string;
   /** Hex with 0x. */
   readonly kaslrOffset?: string;
+  /** Since the guest's boot; at least so many where only the log tells. */
+  readonly uptimeSeconds?: number;
+  /** ISO 8601: when the kernel itself began to crash; only where it prepared a kdump. */
+  readonly crashTime?: string;
 }
 
 export interface PanicFacts {
@@ -58,6 +62,13 @@ export interface PanicFacts {
   readonly message: string;
   /** Equal for equal panics; absent when there was none. */
   readonly signature?: string;
+  /** Number of the CPU it happened on. */
+  readonly cpu?: number;
+  /** Name of the task that ran there, and its number. */
+  readonly task?: string;
+  readonly pid?: number;
+  /** Letters as the kernel prints them; empty for "Not tainted". */
+  readonly taint?: string;
 }
 
 export interface Manifest {

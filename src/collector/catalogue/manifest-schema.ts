@@ -63,6 +63,8 @@ const kernel = z.strictObject({
     .string()
     .regex(/^0x[0-9a-f]{1,16}$/, { error: 'must be hex with 0x' })
     .exactOptional(),
+  uptimeSeconds: z.number().min(0).exactOptional(),
+  crashTime: time.exactOptional(),
 });
 
 const file = z.strictObject({
@@ -97,7 +99,15 @@ export const manifestSchema: z.ZodType<Manifest> = z.strictObject({
   pages,
   imageBytes: count,
   kernel,
-  panic: z.strictObject({ kind: line, message: longText, signature: line.exactOptional() }),
+  panic: z.strictObject({
+    kind: line,
+    message: longText,
+    signature: line.exactOptional(),
+    cpu: count.exactOptional(),
+    task: line.exactOptional(),
+    pid: count.exactOptional(),
+    taint: z.string().max(64).exactOptional(),
+  }),
   foldedEvents: count,
   warnings: z.array(longText).max(1000),
   files: z.array(file).min(1).max(100),

@@ -46,7 +46,8 @@ export class FileFeed implements PageFeed {
     try {
       assertWhole(image, path);
       this.pageSize = image.pageSize;
-      this.#found = findVmcoreinfo(image).found;
+      const { found, warnings } = findVmcoreinfo(image);
+      this.#found = found;
       // Raw memory and LiME don't say; the kernel in it does.
       this.machine = this.#found?.kernel?.machine ?? image.machine;
       const { excluded, report } = planFilter(image, this.#found, level);
@@ -63,7 +64,8 @@ export class FileFeed implements PageFeed {
       this.ramPages = totalPages(this.ram);
       this.keptPages = this.#countKept();
       this.inputBytes = fs.statSync(path).size;
-      this.warnings = warningsOf(image);
+      // Which of several kernels it is of is not asked again: the dump will have a note. A kernel that no one found is no news.
+      this.warnings = [...warningsOf(image), ...(found?.kernel === undefined ? [] : warnings)];
       this.losses = [...lossesOf(image), ...(firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)])];
       this.#kept = this.#keptRuns();
     } catch (error) {

@@ -17,8 +17,6 @@ export interface KernelExamination {
   readonly panicDetails: PanicDetails;
   /** The kernel log as dmesg prints it; empty where it could not be read. */
   readonly log: string;
-  /** Seconds since the guest's boot; at least so many where only the log tells. */
-  readonly uptimeSeconds?: number;
   readonly vmcoreinfo?: { readonly text: string; readonly source: VmcoreinfoSource };
   /** How kernel addresses become physical ones. */
   readonly paging?: {
@@ -50,11 +48,10 @@ export function examineImage(damagedOrNot: MemoryImage): KernelExamination {
   const doubts = doubtsAbout(details, state);
   const faults = image.firstFault === undefined ? [] : [`parts of the image can't be read: ${image.firstFault}`];
   return {
-    kernel: found === undefined ? {} : kernelFacts(found),
-    panic: facts,
+    kernel: found === undefined ? {} : kernelFacts(found, uptimeSeconds),
+    panic: { ...facts, ...placeOf(details) },
     panicDetails: details,
     log: formatLog(log.records),
-    ...(uptimeSeconds > 0 ? { uptimeSeconds } : {}),
     ...(info === undefined || found === undefined ? {} : { vmcoreinfo: { text: info.text, source: found.source } }),
     ...(kernel === undefined ? {} : { paging: pagingFacts(kernel) }),
     warnings: [...faults, ...warnings, ...log.warnings, ...doubts],
@@ -67,7 +64,17 @@ function doubtsAbout({ verdict }: PanicDetails, { panicCpu }: KernelState): stri
   return [`CPU ${panicCpu} was in panic(), but the kernel log has no panic line`];
 }
 
-function kernelFacts({ info, kernel }: FoundVmcoreinfo): KernelFacts {
+/** Where it happened, for those who keep only the facts. */
+function placeOf({ cpu, task, pid, taint }: PanicDetails): Pick<PanicFacts, 'cpu' | 'task' | 'pid' | 'taint'> {
+  return {
+    ...(cpu === undefined ? {} : { cpu }),
+    ...(task === undefined ? {} : { task }),
+    ...(pid === undefined ? {} : { pid }),
+    ...(taint === undefined ? {} : { taint }),
+  };
+}
+
+function kernelFacts({ info, kernel }: FoundVmcoreinfo, uptimeSeconds: number): KernelFacts {
   const facts: { -readonly [K in keyof KernelFacts]: KernelFacts[K] } = {};
   if (info.release !== undefined) facts.release = info.release;
   if (info.buildId !== undefined) facts.buildId = info.buildId;
@@ -78,6 +85,11 @@ function kernelFacts({ info, kernel }: FoundVmcoreinfo): KernelFacts {
   }
   const offset = info.kernelOffset;
   if (offset !== undefined) facts.kaslrOffset = `0x${offset.toString(16)}`;
+  if (uptimeSeconds > 0) facts.uptimeSeconds = uptimeSeconds;
+  // A number of seconds that the guest wrote: what is no time of this age is none.
+  if (info.crashTime !== undefined && info.crashTime > 0 && info.crashTime < 2 ** 32) {
+    facts.crashTime = new Date(info.crashTime * 1000).toISOString();
+  }
   return facts;
 }
 

@@ -81,7 +81,7 @@ function captureLines(input: ReportInput): string[] {
   ];
 }
 
-function kernelLines({ kernel, uptimeSeconds, panicDetails }: KernelExamination): string[] {
+function kernelLines({ kernel, panicDetails }: KernelExamination): string[] {
   const lines = [field('kernel', kernel.release === undefined ? 'not recognised' : oneLine(kernel.release))];
   const add = (label: string, value: string | undefined) => {
     if (value !== undefined && value !== '') lines.push(field(label, oneLine(value)));
@@ -90,7 +90,8 @@ function kernelLines({ kernel, uptimeSeconds, panicDetails }: KernelExamination)
   add('hostname', kernel.hostname);
   add('build-id', kernel.buildId);
   add('KASLR', kernel.kaslrOffset);
-  add('uptime', uptimeSeconds === undefined ? undefined : duration(uptimeSeconds));
+  add('uptime', kernel.uptimeSeconds === undefined ? undefined : duration(kernel.uptimeSeconds));
+  add('crashed', kernel.crashTime);
   add('taint', panicDetails.taint === '' ? 'none' : panicDetails.taint);
   return lines;
 }

@@ -72,8 +72,16 @@ export function manifest(facts: Partial<Manifest> = {}): Manifest {
     compression: 'zlib',
     pages: { pageSize: 4096, ram: 524288, zero: 400000, excluded: 0, written: 124288 },
     imageBytes: 2 * 1024 ** 3,
-    kernel: { release: '6.1.0-31-amd64', hostname: 'web01', buildId: 'abcdef' },
-    panic: { kind: 'sysrq', message: 'Kernel panic - not syncing: sysrq triggered crash', signature: '5ad1' },
+    kernel: { release: '6.1.0-31-amd64', hostname: 'web01', buildId: 'abcdef', uptimeSeconds: 90 },
+    panic: {
+      kind: 'sysrq',
+      message: 'Kernel panic - not syncing: sysrq triggered crash',
+      signature: '5ad1',
+      cpu: 1,
+      task: 'bash',
+      pid: 812,
+      taint: 'OE',
+    },
     foldedEvents: 3,
     warnings: ['no console log: the guest has no serial port'],
     files: [

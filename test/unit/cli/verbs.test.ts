@@ -252,6 +252,9 @@ describe('show', () => {
     ]) {
       expect(out).toContain(part);
     }
+    expect((await run(['show', '2026'], { service: { getDump: async () => dump() } })).out).toMatch(
+      /kind +sysrq\n +CPU +1\n +task +bash \(PID 812\)\n +taint +OE\n/,
+    );
     const json = await run(['show', '2026', '--json'], { service: { getDump: async () => dump() } });
     expect(JSON.parse(json.out)).toEqual(dump());
   });
@@ -267,7 +270,7 @@ describe('show', () => {
       method: bad,
       stateBefore: bad,
       kernel: { release: bad, version: bad, hostname: bad, buildId: bad, kaslrOffset: bad },
-      panic: { kind: bad, message: bad, signature: bad },
+      panic: { kind: bad, message: bad, signature: bad, task: bad, taint: bad },
       warnings: [bad],
       files: [{ name: bad, sizeBytes: 1, sha256: bad }],
       tools: { [bad]: bad },

@@ -37,8 +37,15 @@ const MANIFEST: Manifest = {
   compression: 'zlib',
   pages: { pageSize: 4096, ram: 100, zero: 60, excluded: 0, written: 40 },
   imageBytes: 409600,
-  kernel: { release: '6.1.0-41-cloud-amd64', kaslrOffset: '0x1e00000' },
-  panic: { kind: 'sysrq', message: 'Kernel panic - not syncing: sysrq triggered crash' },
+  kernel: { release: '6.1.0-41-cloud-amd64', kaslrOffset: '0x1e00000', uptimeSeconds: 7.5 },
+  panic: {
+    kind: 'sysrq',
+    message: 'Kernel panic - not syncing: sysrq triggered crash',
+    cpu: 1,
+    task: 'sh',
+    pid: 4,
+    taint: '',
+  },
   foldedEvents: 3,
   warnings: [],
   files: [
@@ -84,6 +91,8 @@ const WRONG: [string, unknown][] = [
   ['schemaVersion', '1'],
   ['schemaVersion', 0],
   ['kernel.release', null],
+  ['kernel.crashTime', 'yesterday'],
+  ['panic.cpu', -1],
   ['tools', { a: 1 }],
   ['reason', undefined],
 ];

@@ -22,7 +22,10 @@ export type Need =
   | 'interrupt table'
   | 'stack of a CPU'
   | 'per-CPU data'
-  | 'kernel mappings (stacks, modules, page array)';
+  | typeof KERNEL_MAPPINGS;
+
+/** Whatever the kernel's page tables map outside of its image and its map of all memory. */
+export const KERNEL_MAPPINGS = 'kernel mappings (stacks, modules, page array)';
 
 export interface Essential {
   readonly need: Need;
@@ -33,6 +36,11 @@ export interface Essential {
 /** 2 TiB of 4 KiB pages in the direct map need as many. */
 const MAX_TABLES = 1 << 20;
 const MAX_CPUS = 8192;
+const LEAF = 1n << 21n;
+/** Behind the variables of x86-64: page tables of the start, some hundred KiB; given back as far as it was not used. */
+const BRK_AREA = 2n * LEAF;
+/** MODULES_VADDR of x86-64 kernels that are built with KASLR (arch/x86/include/asm/pgtable_64_types.h). */
+const X86_MODULES = 0xffff_ffff_c000_0000n;
 const MAX_AREA_BYTES = 64 << 20;
 /** What VMCOREINFO names: all that there is to check the image by before 6.0. */
 const IMAGE_PLACES = [
@@ -77,7 +85,7 @@ export function visitEssentials(
     if (interruptTable !== undefined) virtual('interrupt table', interruptTable, 4096);
     if (stack !== undefined) virtual('stack of a CPU', stack, 8);
   }
-  visitMappings(space, info, symbols.get(DIRECT_MAP_VARIABLE), image, visit);
+  visitMappings(space, info, symbols, image, visit);
 }
 
 /** The ring since 5.10, the plain buffer before. */
@@ -125,16 +133,15 @@ function visitPerCpu(
 function visitMappings(
   space: AddressSpace,
   info: Vmcoreinfo,
-  variable: bigint | undefined,
+  symbols: ReadonlyMap<string, bigint>,
   image: MemoryImage,
   visit: (essential: Essential) => void,
 ): void {
   const last = image.ranges.at(-1);
   const memoryEnd = last === undefined ? 0 : last.start + last.size;
-  const direct = directMap(space, info, variable, memoryEnd);
-  const imageStart = info.symbol('_stext') ?? 0n;
+  const direct = directMap(space, info, symbols.get(DIRECT_MAP_VARIABLE), memoryEnd);
   // The image's own mapping holds parts that were given back; it is looked at by its symbols.
-  const imageEnd = imageStart + (1n << 30n);
+  const own = imageMapping(info.symbol('_stext') ?? 0n, symbols.get('__bss_stop'));
   const inside = (first: bigint, bytes: bigint, from: bigint, to: bigint) => first >= from && first + bytes <= to;
   // A kernel maps little twice outside of the direct map; tables made to do it again and again must end.
   let budget = 2 * memoryEnd;
@@ -145,14 +152,22 @@ function visitMappings(
       leaf: (first, bytes, physical) => {
         const size = BigInt(bytes);
         if (direct === undefined || (first < direct.end && first + size > direct.start)) return;
-        if (first + size > imageStart - (1n << 24n) && first < imageEnd) return;
+        if (first + size > own.start && first < own.end) return;
         if (physical + bytes > memoryEnd || budget < bytes) return;
         budget -= bytes;
-        visit({ need: 'kernel mappings (stacks, modules, page array)', physical, bytes });
+        visit({ need: KERNEL_MAPPINGS, physical, bytes });
       },
     },
     MAX_TABLES,
   );
+}
+
+/** What the kernel maps of its image, in whole leaves of 2 MiB; modules follow it on x86-64. */
+function imageMapping(stext: bigint, bssEnd: bigint | undefined): { readonly start: bigint; readonly end: bigint } {
+  const start = stext - (stext % LEAF);
+  if (bssEnd !== undefined && bssEnd > stext) return { start, end: bssEnd - (bssEnd % LEAF) + LEAF + BRK_AREA };
+  const end = start + (1n << 30n);
+  return { start, end: start < X86_MODULES && end > X86_MODULES ? X86_MODULES : end };
 }
 
 /** Rounded out to whole top-level entries of 1 GiB: nothing else is mapped in the gap behind memory. */

@@ -14,7 +14,7 @@ import type { ProvenKernel } from '../kernel-proof.js';
 import type { Vmcoreinfo } from '../vmcoreinfo.js';
 import { type ClassFindings, classifyPages, LEVEL, PAGE_CLASSES, PageClass } from './classify.js';
 import { COUNTER_SYMBOLS, readCounters } from './counters.js';
-import { ESSENTIAL_SYMBOLS, type Essential, visitEssentials } from './essentials.js';
+import { ESSENTIAL_SYMBOLS, type Essential, KERNEL_MAPPINGS, visitEssentials } from './essentials.js';
 import { CLASS_BITS, excludedOf, notFiltered } from './filter-report.js';
 import { findMemMap, type MemMapPiece } from './mem-map.js';
 import { type PageLayout, pageLayout } from './page-layout.js';
@@ -77,6 +77,8 @@ export function forEachClass(
 
 interface PageArray {
   readonly info: Vmcoreinfo;
+  /** Where VMCOREINFO lies in guest memory, where that is known. */
+  readonly physical: number | undefined;
   readonly kernel: ProvenKernel;
   readonly layout: PageLayout;
   /** Clipped to the image's RAM. */
@@ -100,7 +102,7 @@ function findPageArray(
   }
   const memMap = findMemMap(kernel.space, info, layout, pageLimit(ram));
   if ('refusal' in memMap) return { refusal: `the kernel's page array was not found: ${memMap.refusal}` };
-  return { info, kernel, layout, pieces: clipPieces(memMap.pieces, ram, layout) };
+  return { info, physical: found.physical, kernel, layout, pieces: clipPieces(memMap.pieces, ram, layout) };
 }
 
 /** The parts of the pieces that describe RAM of the image. */
@@ -117,6 +119,8 @@ function clipPieces(pieces: readonly MemMapPiece[], ram: readonly PageRun[], lay
 
 interface Pass {
   readonly excluded: PageBitmap;
+  /** Those of them that are free. */
+  readonly free: PageBitmap;
   /** Pages of each PageClass. */
   readonly counts: Float64Array;
   readonly findings: ClassFindings;
@@ -142,10 +146,13 @@ class Planner {
       level = this.#keep(level, 'free', "the kernel doesn't say how it marks free pages");
     }
     let pass = this.#classify(level);
-    for (const [name, why] of [...this.#lostEssentials(pass, level), ...this.#wrongCounts(pass, level)]) {
-      level = this.#keep(level, name, why);
+    // Each round keeps a class at least, or is the last.
+    for (;;) {
+      const faults = [...this.#lostEssentials(pass, level), ...this.#wrongCounts(pass, level)];
+      if (faults.length === 0) break;
+      for (const [name, why] of faults) level = this.#keep(level, name, why);
+      pass = this.#classify(level);
     }
-    if (this.#kept.length > 0) pass = this.#classify(level);
     const isEmpty = pass.excluded.count === 0;
     return {
       excluded: isEmpty ? undefined : pass.excluded,
@@ -165,7 +172,8 @@ class Planner {
   }
 
   #classify(level: number): Pass {
-    const excluded = new PageBitmap(pageLimit(pageRuns(this.image.ranges, this.image.pageSize)));
+    const limit = pageLimit(pageRuns(this.image.ranges, this.image.pageSize));
+    const [excluded, free] = [new PageBitmap(limit), new PageBitmap(limit)];
     const counts = new Float64Array(PAGE_CLASSES);
     const { kernel, layout, pieces } = this.array;
     const findings = classifyPages(kernel.space, layout, pieces, level, (first, classes) => {
@@ -176,32 +184,34 @@ class Planner {
         const isKept = this.#isKept(found);
         counts[isKept ? PageClass.kept : found]! += end - i;
         if (!isKept) excluded.addRun(first + i, end - i);
+        if (!isKept && found === PageClass.free) free.addRun(first + i, end - i);
         i = end;
       }
     });
-    return { excluded, counts, findings };
+    return { excluded, free, counts, findings };
   }
 
   /** Classes that would take away what a debugger needs, each with the first thing that it would take. */
-  #lostEssentials({ excluded }: Pass, level: number): Map<FilterClass, string> {
+  #lostEssentials({ excluded, free }: Pass, level: number): Map<FilterClass, string> {
     const lost = new Map<number, Essential>();
     const { pageSize } = this.image;
-    visitEssentials(this.image, this.array.kernel, this.array.info, this.#symbols, (essential) => {
-      const first = Math.floor(essential.physical / pageSize);
+    const visit = (essential: Essential) => {
       const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
-      const page = excluded.next(first, limit, true);
-      if (page < limit && lost.size < MAX_LOST) lost.set(page, essential);
-    });
+      // The kernel may map pages of a file or of a process for itself; a free page it may not.
+      const gone = essential.need === KERNEL_MAPPINGS ? free : excluded;
+      let page = gone.next(Math.floor(essential.physical / pageSize), limit, true);
+      for (; page < limit && lost.size < MAX_LOST; page = gone.next(page + 1, limit, true)) lost.set(page, essential);
+    };
+    const { physical, info, kernel } = this.array;
+    if (physical !== undefined) visit({ need: 'VMCOREINFO', physical, bytes: info.text.length });
+    visitEssentials(this.image, kernel, info, this.#symbols, visit);
     const why = new Map<FilterClass, string>();
     if (lost.size === 0) return why;
-    classifyPages(this.array.kernel.space, this.array.layout, this.array.pieces, level, (firstPage, classes) => {
+    classifyPages(kernel.space, this.array.layout, this.array.pieces, level, (firstPage, classes) => {
       for (const [page, { need }] of lost) {
         const name = CLASS_OF[classes[page - firstPage] ?? PageClass.kept];
-        // The kernel may map pages of a file or of a process for itself; a free page it may not.
-        const isFine = need.startsWith('kernel mappings') && name !== 'free';
-        if (name !== undefined && !isFine && !why.has(name)) {
-          why.set(name, `page 0x${page.toString(16)} holds ${need}, yet the page array says ${name}`);
-        }
+        if (name === undefined || why.has(name)) continue;
+        why.set(name, `page 0x${page.toString(16)} holds ${need}, yet the page array says ${name}`);
       }
     });
     return why;

@@ -20,17 +20,29 @@ describe('the examination of an image', () => {
       buildId: '0123456789abcdef0123456789abcdef01234567',
       hostname: 'testguest',
       kaslrOffset: '0x2000000',
+      uptimeSeconds: 7.6,
     });
     expect(examination.panic).toMatchObject({
       kind: 'sysrq',
       message: 'Kernel panic - not syncing: sysrq triggered crash',
+      cpu: 1,
+      pid: 42,
+      task: 'sh',
+      taint: '',
     });
     expect(examination.panicDetails).toMatchObject({ cpu: 1, pid: 42, task: 'sh', logLine: 2 });
     expect(examination.log.split('\n')).toHaveLength(5);
-    expect(examination.uptimeSeconds).toBe(7.6);
     expect(examination.vmcoreinfo?.source).toBe('memory');
     expect(examination.paging).toMatchObject({ levels: 4, physBase: '-16777216' });
     expect(examination.warnings).toEqual([]);
+  });
+
+  test.each([
+    ['1700000000', '2023-11-14T22:13:20.000Z'],
+    ['0', undefined],
+    ['99999999999999999999', undefined],
+  ])('says when the kernel began to crash, where it wrote %s down', (CRASHTIME, expected) => {
+    expect(examineImage(buildGuest({ log: PANIC_LOG, keys: { CRASHTIME } }).image).kernel.crashTime).toBe(expected);
   });
 
   test('can cross threads', () => {

@@ -1,5 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { findAddressSpace, findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
+import { runConvert } from '../../../builders/convert-run.js';
+import { testFolder } from '../../../builders/engine-files.js';
+import { writeElf } from '../../../builders/linux-elf.js';
 import {
   buildGuest,
   PHYS_BASE,
@@ -102,6 +105,25 @@ test('of two kernels that prove themselves the one that the CPU runs is taken, t
   expect(found?.info.release).toBe('6.9.0-second');
   expect(found?.kernel?.isConfirmedByCpu).toBe(true);
   expect(warnings).toEqual([]);
+});
+
+test('of two kernels that prove themselves, and no CPU to ask: the dump that is made of it says so', async () => {
+  const otherBase = PHYS_BASE + 0x100_0000n;
+  const move = (virtual: bigint) => Number(virtual - 0xffff_ffff_8000_0000n + otherBase);
+  const { image } = buildGuest({ hasNote: false, notePhysical: 0x11d_4000 });
+  const tables = new X86PageTables(image, 4, move(PLACES.swapper), move(PLACES.swapper) + 4096);
+  tables.map(STEXT, move(STEXT), 21);
+  image.write(move(PLACES.uts), utsBytes('6.9.0-second'));
+  image.write(
+    0x140_0000,
+    vmcoreinfoNote(vmcoreinfoText('6.9.0-second', 4, { 'NUMBER(phys_base)': String(otherBase) })),
+  );
+  const [first] = findVmcoreinfo(image).warnings;
+  expect(first).toMatch(/^2 kernels in memory prove themselves/);
+  const path = `${testFolder()}/two.elf`;
+  writeElf(path, image);
+  const { warnings } = await runConvert({ input: { kind: 'file', path } });
+  expect(warnings).toEqual([first]);
 });
 
 test('a note that does not fit the memory gives its release only, marked by a warning', () => {

@@ -65,20 +65,20 @@ const jiffiesAfter = (seconds: number) => (1n << 32n) + BigInt((seconds - 300) *
 
 describe('the state of the kernel', () => {
   test.each(['signed', 'based', 'placed'] as const)('is found through a symbol table of the form "%s"', (form) => {
-    const { uptimeSeconds, warnings } = guestWith({ form, jiffies: jiffiesAfter(86_400), tickNsec: 4_000_250n });
-    expect(uptimeSeconds).toBe(86_400);
+    const { kernel, warnings } = guestWith({ form, jiffies: jiffiesAfter(86_400), tickNsec: 4_000_250n });
+    expect(kernel.uptimeSeconds).toBe(86_400);
     expect(warnings).toEqual([]);
   });
 
   test('is not guessed where the tick rate is not known: the last message is the lower bound', () => {
     const log = 'F 0.6 12.500000 last message';
-    expect(guestWith({ jiffies: jiffiesAfter(86_400), log }).uptimeSeconds).toBe(12.5);
+    expect(guestWith({ jiffies: jiffiesAfter(86_400), log }).kernel.uptimeSeconds).toBe(12.5);
   });
 
   test('is not read through a table whose _stext is at another place', () => {
     const log = 'F 0.6 12.500000 last message';
     const options = { jiffies: jiffiesAfter(86_400), tickNsec: 4_000_000n, log, stext: STEXT + 4096n };
-    expect(guestWith(options).uptimeSeconds).toBe(12.5);
+    expect(guestWith(options).kernel.uptimeSeconds).toBe(12.5);
   });
 
   test('tells of a CPU in panic() whose line is not in the log', () => {

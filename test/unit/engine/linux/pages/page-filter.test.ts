@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import type { Note } from '#src/engine/image/memory-image.js';
+import { findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
 import { planFilter } from '#src/engine/linux/pages/page-filter.js';
 import { PLACES, qemuCpuNote, STEXT } from '../../../../builders/linux-guest.js';
 import {
@@ -187,6 +188,29 @@ describe('a class that takes what a debugger needs is kept', () => {
         class: 'free',
         why: 'page 0x1010 holds kernel mappings (stacks, modules, page array), yet the page array says free',
       },
+    ]);
+  });
+
+  test('a module behind the image, at the first place that x86-64 has for them', () => {
+    const guest = buildPages('0x1800 free\n0x200 cache');
+    guest.tables.map(0xffff_ffff_c000_0000n, 0x1800 * 4096, 12);
+    const { report } = planFilter(guest.image, findVmcoreinfo(guest.image).found, 31);
+    expect(report.kept).toMatchObject([{ class: 'free', why: expect.stringMatching(/^page 0x1800 holds .*modules/) }]);
+  });
+
+  test('a free page behind one of a file in the same mapping', () => {
+    const guest = buildPages('0x1800 cache\n0x1801 free\n0x200 free');
+    guest.tables.map(0xffff_c900_0020_0000n, 0x1800 * 4096, 21);
+    const { report, excluded } = planFilter(guest.image, findVmcoreinfo(guest.image).found, 31);
+    expect(report.kept).toMatchObject([{ class: 'free' }]);
+    expect([0x1800, 0x1801, 0x200].map((page) => excluded?.has(page))).toEqual([true, false, false]);
+  });
+
+  test('VMCOREINFO, where it was found', () => {
+    const guest = buildPages('0x2800 free\n0x200 cache', { guest: { hasNote: false, notePhysical: 0x2800 * 4096 } });
+    const { report } = planFilter(guest.image, findVmcoreinfo(guest.image).found, 31);
+    expect(report.kept).toMatchObject([
+      { class: 'free', why: expect.stringMatching(/^page 0x2800 holds VMCOREINFO,/) },
     ]);
   });
 
