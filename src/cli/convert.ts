@@ -11,12 +11,13 @@ import {
 } from '../engine/convert/presets.js';
 import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
+import { describeKept } from '../model/filter-words.js';
 import type { CliDeps } from './deps.js';
 import { formatBytes } from './format.js';
 import { addInputOptions, type InputFlags, openChoices } from './input-options.js';
 import { Interrupt } from './interrupt.js';
 import { type CliIo, jsonLine } from './io.js';
-import { describeExcluded, describeKept, LEVEL_HELP, parseLevel } from './level-option.js';
+import { describeExcluded, LEVEL_HELP, parseLevel } from './level-option.js';
 import { printable } from './printable.js';
 import { Progress } from './progress.js';
 import { formatPairs } from './table.js';

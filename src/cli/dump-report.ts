@@ -1,8 +1,9 @@
 /** A dump as a person reads it: shared by `capture` and `show`. */
 
+import { describeKept } from '../model/filter-words.js';
 import { DUMP_FILE, type Manifest } from '../model/manifest.js';
 import { formatBytes, formatSeconds } from './format.js';
-import { describeExcluded, describeKept } from './level-option.js';
+import { describeExcluded } from './level-option.js';
 import { printable } from './printable.js';
 
 /** Sentences of others (panic line, reason) are shown up to this many characters. */

@@ -1,6 +1,7 @@
 /** `--level`: which pages a dump leaves out. The bits are makedumpfile's, so that nobody has to learn others. */
 
 import { InvalidArgumentError } from 'commander';
+import { CLASS_NAMES } from '../model/filter-words.js';
 import type { FilterClass, FilterReport } from '../model/manifest.js';
 import { formatBytes } from './format.js';
 import { printable } from './printable.js';
@@ -19,27 +20,10 @@ export function parseLevel(text: string): number {
   return Number(text);
 }
 
-const NAMES: Readonly<Record<FilterClass, string>> = {
-  free: 'free',
-  cache: 'page cache',
-  privateCache: 'private page cache',
-  user: 'user data',
-  poisoned: 'bad memory',
-  offline: 'offline',
-};
-
 /** `1.2 GiB free, 300 MiB user data`; empty where nothing was left out. */
 export function describeExcluded(filter: FilterReport, pageSize: number): string {
   return Object.entries(filter.excluded)
     .filter(([, pages]) => pages > 0)
-    .map(([name, pages]) => `${formatBytes(pages * pageSize)} ${NAMES[name as FilterClass] ?? printable(name)}`)
+    .map(([name, pages]) => `${formatBytes(pages * pageSize)} ${CLASS_NAMES[name as FilterClass] ?? printable(name)}`)
     .join(', ');
-}
-
-/** A sentence for each class that was kept although it was to be left out. */
-export function describeKept({ kept }: FilterReport): string[] {
-  return kept.map(({ class: name, why }) => {
-    const what = name === 'all' ? 'nothing was left out' : `${NAMES[name]} was kept`;
-    return `${what}: ${why}`;
-  });
 }

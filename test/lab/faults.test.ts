@@ -5,10 +5,11 @@
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Collector, type CollectorOptions } from './collector.js';
+import { assertDumpsWhole, assertRuns, inSpool, startVictim, untilExists } from './fault-checks.js';
 import { command } from './harness/command.js';
 import type { LabGuest } from './harness/guest.js';
 import { type Lab, startLab } from './harness/lab.js';
@@ -28,8 +29,7 @@ beforeEach(async () => {
   // The guest outlives the tests as long as it runs: that it does is what they check.
   if (guest && (await guest.state().catch(() => '')).startsWith('running')) return;
   await guest?.destroy();
-  guest = await lab.guest(`victim-${Date.now()}`, { memoryMiB: 768, cmdline: 'fill=300' });
-  await guest.waitReady('FILLED');
+  guest = await startVictim(lab);
 });
 afterEach(async () => {
   await collector?.stop();
@@ -41,33 +41,7 @@ async function startCollector(options: CollectorOptions = {}): Promise<Collector
   return collector;
 }
 
-async function assertGuestRuns(): Promise<void> {
-  await until('the guest runs', async () => (await guest.state()).startsWith('running'), 60_000);
-  expect((await guest.shell('echo alive')).trim()).toBe('alive');
-}
-
-/** Every dump in the catalogue is whole: its files are there with the digests of the manifest. */
-async function assertDumpsWhole(from: Collector, count: number): Promise<void> {
-  const dumps = await from.dumps();
-  expect(dumps).toHaveLength(count);
-  for (const { manifest } of dumps) expect((await from.cli('verify', manifest.id)).exit).toBe(0);
-}
-
-/** Fast, since a phase may last a tenth of a second. */
-async function untilExists(path: () => Promise<string | undefined>): Promise<void> {
-  for (const limit = performance.now() + 60_000; performance.now() < limit; ) {
-    const found = await path();
-    if (found !== undefined && existsSync(found)) return;
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-  throw new Error('the phase never came');
-}
-
-async function inSpool(from: Collector, id: string, name: string): Promise<string | undefined> {
-  const path = join(from.spool, id, name);
-  const found = await stat(path).catch(() => undefined);
-  return found && found.size > 0 ? path : undefined;
-}
+const assertGuestRuns = () => assertRuns(guest);
 
 async function incoming(from: Collector): Promise<string | undefined> {
   const names = await readdir(from.store, { recursive: true }).catch(() => []);
@@ -337,19 +311,6 @@ describe('limits', () => {
     expect(clock.standstills(1000)).toEqual([]);
     clock.stop();
     expect(await from.spooled()).toEqual([]);
-  });
-
-  it('a spool too small for the image: it is converted while it arrives, and filtered then', async () => {
-    const from = await startCollector({ spool: await lab.tmpfs('small', 640) });
-    const { exit, stderr } = await from.cli('capture', guest.uuid);
-    expect(stderr).not.toContain('error');
-    expect(exit).toBe(0);
-    await assertDumpsWhole(from, 1);
-    const [dump] = await from.dumps();
-    expect(dump?.manifest).toMatchObject({ level: 31, filter: { askedLevel: 31, level: 31, kept: [] } });
-    // Whatever level a manifest says: half of this guest was never touched, or is free again.
-    expect(dump?.manifest.pages.written).toBeLessThan((dump?.manifest.pages.ram ?? 0) / 2);
-    await assertGuestRuns();
   });
 
   it('a spool that fills up in mid-capture: exit 7, the guest runs, the room is free again', async () => {

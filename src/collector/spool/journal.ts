@@ -80,6 +80,8 @@ export interface Journal {
   readonly stage: JournalStage;
   readonly captured?: CapturedFacts;
   readonly converted?: ConvertedFacts;
+  /** Of the whole `vmcore.filtered`, which takes the place of `vmcore` after this was written. */
+  readonly filtered?: ConvertedFacts;
   readonly examined?: ExaminedFacts;
   readonly error?: ErrorRecord;
 }

@@ -1,12 +1,13 @@
 /** What a job of the convert queue does: image to dump, and what the guest's kernel says about itself. */
 
+import { existsSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { convertWithDigest } from '../../engine/convert/convert.js';
 import { examineFile } from '../../engine/convert/examine.js';
 import type { KernelExamination } from '../../engine/linux/examine.js';
 import { formatReport, type ReportInput } from '../../engine/linux/report.js';
-import { isVmcorralError, VmcorralError } from '../../model/errors.js';
+import { isVmcorralError, toVmcorralError, VmcorralError } from '../../model/errors.js';
 import { DUMP_FILE } from '../../model/manifest.js';
 import type { JobPayload } from '../queue/payload.js';
 import { type CapturedFacts, type ConvertedFacts, type Journal, readJournal, writeJournal } from '../spool/journal.js';
@@ -26,7 +27,7 @@ export async function runConvert(context: CollectorContext, payload: JobPayload,
     const converted =
       journal.converted === undefined
         ? await convert(context, folder, payload, control)
-        : await filterDump(context, folder, payload, control, journal.converted);
+        : await filterDump(context, folder, payload, control, journal, journal.converted);
     const examination = await examineFile(join(folder, SpoolFile.dump));
     const examined = { kernel: examination.kernel, panic: panicOf(examination, journal.captured) };
     const foldedEvents = await context.marks.foldedEvents(payload.id).catch(() => 0);
@@ -80,29 +81,36 @@ async function convert(
 
 /**
  * A dump that was written while its image arrived holds all pages: nothing was known of the kernel yet. It is filtered now. Where there
- * is no room for that it stays as it is: a dump too large is better than none, and its manifest says so. Any try may find the
- * work of the one before done, and then does it again on less.
+ * is no room for that it stays as it is: a dump too large is better than none, and its manifest says so. The journal knows the
+ * filtered dump before that takes the other's place: a try after one that died must not tell of one what is true of the other.
  */
 async function filterDump(
   context: CollectorContext,
   folder: string,
   payload: JobPayload,
   control: StepControl,
+  journal: Journal,
   unfiltered: ConvertedFacts,
 ): Promise<ConvertedFacts> {
   if (payload.level <= 1) return unfiltered;
   const dump = join(folder, SpoolFile.dump);
   const output = join(folder, SpoolFile.filtered);
-  await rm(output, { force: true });
-  await rm(`${output}.partial`, { force: true });
-  try {
-    const filtered = await convertWithDigest(conversion(context, payload, control, dump, output));
-    await rename(output, dump);
-    return convertedFacts(filtered);
-  } catch (error) {
-    if (!isVmcorralError(error) || error.code !== 'NO_SPACE') throw error;
-    return unfiltered;
+  let { filtered } = journal;
+  if (filtered === undefined) {
+    await rm(output, { force: true });
+    await rm(`${output}.partial`, { force: true });
+    try {
+      filtered = convertedFacts(await convertWithDigest(conversion(context, payload, control, dump, output)));
+      await writeJournal(folder, { ...journal, filtered });
+    } catch (error) {
+      if (toVmcorralError(error).code !== 'NO_SPACE') throw error;
+      await rm(output, { force: true });
+      return unfiltered;
+    }
   }
+  // Not there: the try before came so far, too.
+  if (existsSync(output)) await rename(output, dump);
+  return filtered;
 }
 
 function conversion(

@@ -1,5 +1,6 @@
 /** report.txt beside a dump: what a person reads first. Pure: plain data in, text out. */
 
+import { describeKept } from '../../model/filter-words.js';
 import type { Manifest } from '../../model/manifest.js';
 import type { KernelExamination } from './examine.js';
 import { escapeControls } from './log-text.js';
@@ -20,6 +21,7 @@ export interface ReportInput
     | 'consistent'
     | 'method'
     | 'level'
+    | 'filter'
     | 'compression'
     | 'pages'
     | 'imageBytes'
@@ -51,7 +53,7 @@ export function formatReport(input: ReportInput): string {
     panicSection(examination),
     logSection(examination),
     howToOpen(input),
-    warningLines([...input.warnings, ...examination.warnings]),
+    warningLines([...keptLines(input), ...input.warnings, ...examination.warnings]),
   ];
   return `${sections
     .filter((section) => section.length > 0)
@@ -142,6 +144,10 @@ function howToOpen({ examination: { kernel }, dumpFile }: ReportInput): string[]
   }
   if (kernel.buildId !== undefined) lines.push(`Or by its build-id: debuginfod-find debuginfo ${kernel.buildId}`);
   return lines;
+}
+
+function keptLines({ filter }: ReportInput): string[] {
+  return filter === undefined ? [] : describeKept(filter);
 }
 
 function warningLines(warnings: readonly string[]): string[] {

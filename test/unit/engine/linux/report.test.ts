@@ -79,4 +79,15 @@ describe('report.txt', () => {
     expect(report).toContain('kernel      not recognised');
     expect(report).toContain('The kernel log could not be read.');
   });
+
+  test('says what was to be left out and is there all the same, and why', () => {
+    const excluded = { free: 0, cache: 0, privateCache: 0, user: 0, poisoned: 0, offline: 0 };
+    const all = { class: 'all', why: 'no room' } as const;
+    const user = { class: 'user', why: 'the counters disagree' } as const;
+    const reportOf = (kept: readonly (typeof all | typeof user)[]) =>
+      formatReport(input('', { filter: { askedLevel: 31, level: 1, excluded, kept } }));
+    expect(reportOf([all])).toContain('- nothing was left out: no room\n');
+    expect(reportOf([user])).toContain('- user data was kept: the counters disagree\n');
+    expect(reportOf([])).not.toMatch(/left out|kept/);
+  });
 });
