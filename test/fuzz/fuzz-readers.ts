@@ -8,7 +8,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import type { ErrorRecord } from '#src/model/errors.js';
+import type { ErrorCode, ErrorRecord } from '#src/model/errors.js';
 import { makeCorpus, type Seed } from './corpus.js';
 import { damaged, randomOf } from './mutations.js';
 
@@ -42,6 +42,14 @@ const ALLOCATED_PER_BYTE = 64;
 const MOST_WRITTEN_BYTES = 256 << 20;
 /** Plain objects and arrays of the child; beyond it dies, which is seen. */
 const HEAP_MIB = 192;
+
+/** Of what stands in a file: with the file, the place and what was expected there. */
+const FILE_CODES: readonly ErrorCode[] = ['CORRUPT', 'TRUNCATED', 'UNSUPPORTED'];
+/**
+ * NOT_FOUND: a damaged state may say that its memory stands beside it, a damaged part that another one does. USAGE: the
+ * given map does not fit any more.
+ */
+const OTHER_CODES: readonly ErrorCode[] = ['NOT_FOUND', 'USAGE'];
 
 interface Answer {
   readonly outcome: 'ready' | 'read' | 'refused' | 'wrong';
@@ -128,18 +136,32 @@ function breachOf(answer: Answer): string | undefined {
   if (excess !== '') return excess;
   if (outcome === 'wrong') return stack ?? error?.message ?? 'no reason given';
   if (outcome === 'refused') {
-    const { code, message = '', facts = {} } = error ?? {};
-    // NOT_FOUND: a damaged state file may say that its memory stands beside it. USAGE: the given map does not fit any more.
-    const codes: readonly unknown[] = ['CORRUPT', 'TRUNCATED', 'UNSUPPORTED', 'NOT_FOUND', 'USAGE'];
-    if (!codes.includes(code)) return `${code}: ${stack}`;
-    const tellsWhere = ['offset', 'expected', 'found', 'needed'].some((fact) => fact in facts) || /\d/.test(message);
-    if (code !== 'UNSUPPORTED' && !tellsWhere) return `${code} without a place or a number: ${stack}`;
-    if (!/\w+ \w+ \w+/.test(message)) return `no sentence: ${message}`;
+    const fault = faultOfRefusal(error);
+    if (fault !== undefined) return `${fault}: ${stack}`;
   }
   if (cpuMs > SLOW_MS) return `${cpuMs} ms of CPU time`;
   if (leftOpen > 0) return `${leftOpen} files left open (${outcome})`;
   if (leftBehind !== 0) return `${leftBehind} files left behind (${outcome})`;
   return undefined;
+}
+
+/** What the error of a damaged file lacks; undefined where it says all that it should. */
+function faultOfRefusal(error: ErrorRecord | undefined): string | undefined {
+  const { code, message = '', facts = {} } = error ?? {};
+  if (code === undefined || ![...FILE_CODES, ...OTHER_CODES].includes(code))
+    return `${code} is no answer to a damaged file`;
+  // Paths have digits of their own; names out of a damaged file may hold slashes.
+  const said = message.replaceAll(/\/(?:tmp|proc|var)\/\S+/g, '');
+  if (!/\w+ \w+ \w+/.test(said)) return 'no sentence';
+  if (!FILE_CODES.includes(code)) return undefined;
+  const { path: file, offset, expected, needed } = facts;
+  if (typeof file !== 'string' || !message.includes(file)) return `${code} without the file`;
+  if (!Number.isSafeInteger(offset) || Number(offset) < 0) return `${code} without a place`;
+  if (!new RegExp(`\\b${offset}\\b`).test(said)) return `${code} whose sentence does not say the place`;
+  if (expected === undefined && needed === undefined) return `${code} that does not say what was expected`;
+  return said.includes(String(expected ?? needed))
+    ? undefined
+    : `${code} whose sentence does not say what was expected`;
 }
 
 /** The child process; one at a time, started when it is needed. */

@@ -161,17 +161,54 @@ export function truncated(
   );
 }
 
-/** @throws CORRUPT unless `value` is an integer from `least` to `most` */
-export function bounded(source: ByteSource, value: number, least: number, most: number, what: string): number {
-  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-  throw corrupt(source, `${what} is ${value}, expected ${least} to ${most}`, { found: value });
+/** What a refusal has to say: where in the source it stands, and what should have been there. */
+export interface Finding {
+  readonly offset: number;
+  readonly expected: number | string;
+  readonly [fact: string]: number | string;
 }
 
-export function corrupt(source: ByteSource, message: string, facts: Record<string, number | string>): VmcorralError {
-  return new VmcorralError('CORRUPT', `${source.path} is damaged: ${message}`, {
-    hint: 'compare the file with its source; if it is equal, the writer was at fault',
-    facts: { path: source.path, ...facts },
-  });
+/**
+ * @param offset where the value stands in the source
+ * @throws CORRUPT unless `value` is an integer from `least` to `most`
+ */
+export function bounded(
+  source: ByteSource,
+  value: number,
+  least: number,
+  most: number,
+  what: string,
+  offset: number,
+): number {
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  const expected = least === most ? least : `${least} to ${most}`;
+  throw corrupt(source, `${what} is ${value}`, { offset, expected, found: value });
+}
+
+export function corrupt(source: Pick<ByteSource, 'path'>, message: string, finding: Finding): VmcorralError {
+  const { offset, expected } = finding;
+  return new VmcorralError(
+    'CORRUPT',
+    `${source.path} is damaged at offset ${offset}: ${message}, expected ${expected}`,
+    {
+      hint: 'compare the file with its source; if it is equal, the writer was at fault',
+      facts: { path: source.path, ...finding },
+    },
+  );
+}
+
+/** @param what follows the path: "is a dump of …" */
+export function unsupported(
+  source: Pick<ByteSource, 'path'>,
+  what: string,
+  hint: string,
+  finding: Finding,
+): VmcorralError {
+  return new VmcorralError(
+    'UNSUPPORTED',
+    `${source.path} ${what} (at offset ${finding.offset}, expected ${finding.expected})`,
+    { hint, facts: { path: source.path, ...finding } },
+  );
 }
 
 /**

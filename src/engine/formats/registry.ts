@@ -1,9 +1,8 @@
 /** All formats, and how a file finds its own: by content, never by name. */
 
-import { VmcorralError } from '../../model/errors.js';
 import type { MemoryImage } from '../image/memory-image.js';
 import { avmlFormat } from './avml/read.js';
-import { type ByteSource, openFileSource } from './byte-source.js';
+import { type ByteSource, openFileSource, truncated, unsupported } from './byte-source.js';
 import { elfFormat } from './elf/read.js';
 import { flattenedFormat } from './flattened/read.js';
 import { type Format, HEAD_BYTES, type OpenContext } from './format.js';
@@ -111,7 +110,10 @@ export function openSource(source: ByteSource, options: OpenOptions = {}): Memor
       if (format.kind === 'image') return format.open(current, context);
       current = format.unwrap(current, context);
     }
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is wrapped more than ${MAX_WRAPPERS} times`);
+    throw unsupported(source, 'is packed or wrapped again and again', 'unpack it first', {
+      offset: 0,
+      expected: `${MAX_WRAPPERS - 1} times at most`,
+    });
   } catch (error) {
     current.close();
     throw error;
@@ -143,26 +145,24 @@ function rawUnlessWrapped(head: Uint8Array): Exclude<Format, { kind: 'refused' }
 
 function recogniseOrThrow(source: ByteSource, head: Uint8Array): Exclude<Format, { kind: 'refused' }> {
   const format = recognise(head);
-  const facts = { path: source.path, firstBytes: Buffer.from(head.subarray(0, 16)).toString('hex') };
+  const facts = {
+    offset: 0,
+    expected: 'the first bytes of one',
+    firstBytes: Buffer.from(head.subarray(0, 16)).toString('hex'),
+  };
   if (format === undefined) {
-    const empty = head.length === 0;
-    throw new VmcorralError(
-      empty ? 'TRUNCATED' : 'UNSUPPORTED',
-      empty ? `${source.path} is empty` : `${source.path} is not a memory image of a known kind`,
-      {
-        hint:
-          vmemHint(source.path) ??
-          `readable are: ${readableFormats()
-            .map(({ name }) => name)
-            .join(', ')}; memory as it is needs --map, which says what stands where`,
-        facts,
-      },
-    );
+    if (head.length === 0) throw truncated(source, 0, 1, 'a memory image');
+    const names = readableFormats().map(({ name }) => name);
+    const hint =
+      vmemHint(source.path) ??
+      `readable are: ${names.join(', ')}; memory as it is needs --map, which says what stands where`;
+    throw unsupported(source, 'is not a memory image of a known kind', hint, facts);
   }
   if (format.kind === 'refused') {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is a ${format.title}, which is not supported`, {
-      hint: format.hint,
-      facts: { ...facts, format: format.name },
+    throw unsupported(source, `is a ${format.title}, which is not supported`, format.hint, {
+      ...facts,
+      expected: 'a readable format',
+      format: format.name,
     });
   }
   return format;

@@ -14,14 +14,19 @@ const HEADER_BYTES = 12;
 const MAX_NOTES = 65536;
 const MAX_OWNER_BYTES = 256;
 
+export interface NotePlace {
+  readonly path: string;
+  readonly offset: number;
+}
+
 const padded = (size: number): number => (size + 3) & ~3;
 
 /**
  * Splits a note area. Descs are copies. An all-zero header ends the area: writers pad with zeros.
- * @param fileOffset where `bytes` stands in the file; for messages only
+ * @param place the file, and where `bytes` stands in it; for messages only
  * @throws CORRUPT when a note reaches beyond the area
  */
-export function parseNotes(bytes: Uint8Array, fileOffset = 0): Note[] {
+export function parseNotes(bytes: Uint8Array, place: NotePlace): Note[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const notes: Note[] = [];
   let at = 0;
@@ -33,10 +38,8 @@ export function parseNotes(bytes: Uint8Array, fileOffset = 0): Note[] {
     const room = bytes.length - at - HEADER_BYTES;
     // The last note's padding may be missing.
     if (nameSize > MAX_OWNER_BYTES || nameSize > room || padded(nameSize) + descSize > room) {
-      throw new VmcorralError('CORRUPT', `note at offset ${fileOffset + at} reaches beyond the notes`, {
-        hint: 'the file was damaged or cut; compare it with its source',
-        facts: { offset: fileOffset + at, nameSize, descSize, room },
-      });
+      const found = `a note with a name of ${nameSize} bytes and ${descSize} bytes of content`;
+      throw damaged(place, at, found, `no more than the ${room} bytes that are left`);
     }
     const nameStart = at + HEADER_BYTES;
     const descStart = nameStart + padded(nameSize);
@@ -46,11 +49,18 @@ export function parseNotes(bytes: Uint8Array, fileOffset = 0): Note[] {
       desc: bytes.slice(descStart, descStart + descSize),
     });
     if (notes.length > MAX_NOTES) {
-      throw new VmcorralError('CORRUPT', `more than ${MAX_NOTES} notes`, { facts: { offset: fileOffset } });
+      throw damaged(place, at, `more than ${MAX_NOTES} notes`, `${MAX_NOTES} at most`);
     }
     at = descStart + padded(descSize);
   }
   return notes;
+}
+
+function damaged({ path, offset }: NotePlace, at: number, found: string, expected: string): VmcorralError {
+  return new VmcorralError('CORRUPT', `${path} is damaged at offset ${offset + at}: ${found}, expected ${expected}`, {
+    hint: 'the file was damaged or cut; compare it with its source',
+    facts: { path, offset: offset + at, found, expected },
+  });
 }
 
 /** Some writers count the name without its NUL; `owner` never has one. */

@@ -76,15 +76,16 @@ export class FrameSource implements ByteSource {
     if (kind[frame] === FrameKind.plain) {
       bytes.set(this.#packed.subarray(CHECKSUM_BYTES, CHECKSUM_BYTES + size));
     } else if (!this.#unpack(length[frame]! - CHECKSUM_BYTES, slot, size)) {
-      throw corrupt(this.#source, `the snappy chunk at ${position[frame]} can't be unpacked`, {
+      throw corrupt(this.#source, "a snappy chunk can't be unpacked", {
         offset: position[frame]!,
+        expected: `${size} bytes`,
       });
     }
     const said = new DataView(this.#packed.buffer).getUint32(0, true);
-    if (maskedCrc32c(bytes, size) !== said) {
-      throw corrupt(this.#source, `the checksum of the snappy chunk at ${position[frame]} is wrong`, {
-        offset: position[frame]!,
-      });
+    const found = maskedCrc32c(bytes, size);
+    if (found !== said) {
+      const what = `the checksum of a snappy chunk is ${found}`;
+      throw corrupt(this.#source, what, { offset: position[frame]!, expected: said, found });
     }
     this.#held[slot] = frame;
     return bytes;

@@ -1,7 +1,7 @@
 /** Where the chunks of packed memory stand: indexed once, by their headers, without unpacking. */
 
 import { VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, corrupt } from '../byte-source.js';
+import { type ByteSource, corrupt, unsupported } from '../byte-source.js';
 import {
   CHECKSUM_BYTES,
   CHUNK_HEADER_BYTES,
@@ -33,8 +33,8 @@ export class FrameList {
   kind = new Uint8Array(this.#capacity);
   readonly #head = Buffer.alloc(HEAD_BYTES);
 
-  addPlain(position: number, size: number): void {
-    if (size > 0) this.#push(FrameKind.stored, position, size, size);
+  addPlain(source: ByteSource, position: number, size: number): void {
+    if (size > 0) this.#push(source, FrameKind.stored, position, size, size);
   }
 
   /**
@@ -53,11 +53,10 @@ export class FrameList {
       if (chunk.end > source.sizeBytes) return chunk.end;
       got += chunk.unpacked;
       if (got > expected) {
-        throw corrupt(source, `the snappy stream at ${begin} holds more than the ${expected} bytes of its record`, {
-          offset: at,
-        });
+        const what = `the snappy stream of a record goes on (it began at ${begin})`;
+        throw corrupt(source, what, { offset: at, expected: `${expected} bytes`, found: got });
       }
-      if (chunk.unpacked > 0) this.#push(chunk.kind, at + CHUNK_HEADER_BYTES, chunk.length, chunk.unpacked);
+      if (chunk.unpacked > 0) this.#push(source, chunk.kind, at + CHUNK_HEADER_BYTES, chunk.length, chunk.unpacked);
       at = chunk.end;
     }
   }
@@ -65,7 +64,8 @@ export class FrameList {
   #endStream(source: ByteSource, begin: number, at: number): number {
     const said = trailerOf(source, at);
     if (said !== undefined && said !== at - begin) {
-      throw corrupt(source, `behind the snappy stream stands length ${said}, it has ${at - begin}`, { offset: at });
+      const what = `behind the snappy stream stands length ${said}`;
+      throw corrupt(source, what, { offset: at, expected: at - begin, found: said });
     }
     return at + TRAILER_BYTES;
   }
@@ -87,7 +87,8 @@ export class FrameList {
       type < ChunkType.firstSkippable ||
       (type === ChunkType.identifier && end <= source.sizeBytes && !isIdentifier)
     ) {
-      throw corrupt(source, `at offset ${at} is no snappy chunk (type ${type}, ${length} bytes)`, { offset: at });
+      const what = `this is no snappy chunk (type ${type}, ${length} bytes)`;
+      throw corrupt(source, what, { offset: at, expected: `type ${ChunkType.packed} or ${ChunkType.plain}` });
     }
     return { kind: FrameKind.stored, length, end, unpacked: 0 };
   }
@@ -104,18 +105,17 @@ export class FrameList {
       );
     }
     if (length < CHECKSUM_BYTES || length > most || size < 0 || size > MAX_CHUNK_BYTES) {
-      throw corrupt(source, `the snappy chunk at ${at} has ${length} bytes for ${size}, more than there may be`, {
-        offset: at,
-      });
+      const expected = `${CHECKSUM_BYTES} to ${most} bytes for ${MAX_CHUNK_BYTES} at most`;
+      throw corrupt(source, `a snappy chunk has ${length} bytes for ${size}`, { offset: at, expected });
     }
     return size;
   }
 
-  #push(kind: number, position: number, length: number, unpacked: number): void {
+  #push(source: ByteSource, kind: number, position: number, length: number, unpacked: number): void {
     if (this.count === MAX_FRAMES) {
-      throw new VmcorralError('UNSUPPORTED', `the image has more than ${MAX_FRAMES} snappy chunks`, {
-        hint: 'convert it with avml-convert first, then give the LiME file that comes out',
-      });
+      const hint = 'convert it with avml-convert first, then give the LiME file that comes out';
+      const expected = `${MAX_FRAMES} at most`;
+      throw unsupported(source, 'has too many snappy chunks', hint, { offset: position, expected });
     }
     if (this.count === this.#capacity) this.#grow();
     this.start[this.count] = this.size;

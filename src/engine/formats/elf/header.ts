@@ -1,8 +1,8 @@
 /** The ELF header, checked: class, machine, number and place of the program headers. */
 
-import { VmcorralError } from '../../../model/errors.js';
+import type { VmcorralError } from '../../../model/errors.js';
 import type { Machine } from '../../image/memory-image.js';
-import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, unsupported } from '../byte-source.js';
 import {
   ELF_CLASSES,
   ELFDATA2LSB,
@@ -31,20 +31,28 @@ export interface ElfHeader {
 export function readElfHeader(source: ByteSource): ElfHeader {
   const ident = readExact(source, 0, IDENT_BYTES + 4, 'the ELF header');
   const elfClass = ELF_CLASSES[ident[4]!];
-  if (elfClass === undefined) throw corrupt(source, `its ELF class is ${ident[4]}, expected 1 or 2`, { offset: 4 });
+  if (elfClass === undefined) throw corrupt(source, `its ELF class is ${ident[4]}`, { offset: 4, expected: '1 or 2' });
   assertLittleEndian(source, ident);
   const bytes = readExact(source, 0, elfClass.Ehdr.size, 'the ELF header');
+  const { fields } = elfClass.Ehdr;
   const header = elfClass.Ehdr.read(new DataView(bytes.buffer), 0);
   if (header.type !== ET_CORE) {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is an ELF file, but not a core`, {
-      hint: 'a program or library was given where a dump is wanted',
-      facts: { path: source.path, type: header.type },
-    });
+    throw unsupported(
+      source,
+      'is an ELF file, but not a core',
+      'a program or library was given where a dump is wanted',
+      {
+        offset: fields.type.offset,
+        expected: `e_type ${ET_CORE}`,
+        type: header.type,
+      },
+    );
   }
   const { phoff, phnum, phentsize, shoff, flags, ehsize } = header;
   const { size } = elfClass.Phdr;
   if (phnum !== 0 && phentsize !== size) {
-    throw corrupt(source, `program headers are ${phentsize} bytes each, expected ${size}`, { found: phentsize });
+    const { offset } = fields.phentsize;
+    throw corrupt(source, `program headers are ${phentsize} bytes each`, { offset, expected: size, found: phentsize });
   }
   const machine = MACHINES[header.machine];
   if (machine === undefined) throw otherMachine(source, header.machine);
@@ -55,18 +63,21 @@ export function readElfHeader(source: ByteSource): ElfHeader {
 function assertLittleEndian(source: ByteSource, ident: Uint8Array): void {
   const order = ident[5];
   if (order === ELFDATA2LSB) return;
-  if (order !== ELFDATA2MSB) throw corrupt(source, `its byte order is ${order}, expected 1 or 2`, { offset: 5 });
+  if (order !== ELFDATA2MSB) throw corrupt(source, `its byte order is ${order}`, { offset: 5, expected: '1 or 2' });
   const machine = new DataView(ident.buffer).getUint16(MACHINE_AT, false);
-  throw new VmcorralError('UNSUPPORTED', `${source.path} is a big-endian dump of a ${nameOf(machine)} machine`, {
-    hint: 'only little-endian guests are supported',
-    facts: { path: source.path, machine },
+  const what = `is a big-endian dump of a ${nameOf(machine)} machine`;
+  throw unsupported(source, what, 'only little-endian guests are read', {
+    offset: 5,
+    expected: `byte order ${ELFDATA2LSB}`,
+    machine,
   });
 }
 
 function otherMachine(source: ByteSource, machine: number): VmcorralError {
-  return new VmcorralError('UNSUPPORTED', `${source.path} is a dump of a ${nameOf(machine)} machine`, {
-    hint: 'x86-64, i386, aarch64 and arm guests are read',
-    facts: { path: source.path, machine },
+  return unsupported(source, `is a dump of a ${nameOf(machine)} machine`, 'guests of other machines are not read', {
+    offset: MACHINE_AT,
+    expected: 'x86-64, i386, aarch64 or arm',
+    machine,
   });
 }
 
@@ -74,8 +85,10 @@ const nameOf = (machine: number): string => OTHER_MACHINES[machine] ?? MACHINES[
 
 /** Section header 0 has the number that e_phnum has no room for. */
 function extendedCount(source: ByteSource, { Ehdr, Shdr }: ElfClass, shoff: number): number {
-  bounded(source, shoff, Ehdr.size, Number.MAX_SAFE_INTEGER, 'the offset of section header 0');
+  const shoffAt = Ehdr.fields.shoff.offset;
+  bounded(source, shoff, Ehdr.size, Number.MAX_SAFE_INTEGER / 2, 'the offset of section header 0', shoffAt);
   const section = readExact(source, shoff, Shdr.size, 'section header 0 (it counts the program headers)');
   const { info } = Shdr.read(new DataView(section.buffer), 0);
-  return bounded(source, info >>> 0, 0, MAX_PROGRAM_HEADERS, 'the number of program headers');
+  const countAt = shoff + Shdr.fields.info.offset;
+  return bounded(source, info >>> 0, 0, MAX_PROGRAM_HEADERS, 'the number of program headers', countAt);
 }

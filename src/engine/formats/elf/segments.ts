@@ -1,9 +1,8 @@
 /** Headers and notes of an ELF core, checked: which bytes of memory stand where in the file. */
 
-import { VmcorralError } from '../../../model/errors.js';
 import { parseNotes, vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
 import type { Machine, Note } from '../../image/memory-image.js';
-import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, unsupported } from '../byte-source.js';
 import { type ElfHeader, readElfHeader } from './header.js';
 import { DUMP_ELF_INCOMPLETE, MAX_NOTE_BYTES, MAX_NOTES, NT_AUXV, PT_LOAD, PT_NOTE } from './layout.js';
 import { producerOf } from './producer.js';
@@ -39,6 +38,9 @@ interface Load {
   readonly offset: number;
 }
 
+/** Beyond every file, and what is added to it stays exact. */
+const FAR = Number.MAX_SAFE_INTEGER / 2;
+
 /** What the program headers hold, as they stand. */
 class Table {
   readonly loads: Load[] = [];
@@ -54,19 +56,37 @@ class Table {
     this.#source = source;
     this.#header = header;
     const { Phdr } = header.class;
+    const phoffAt = header.class.Ehdr.fields.phoff.offset;
+    bounded(source, header.phoff, 0, FAR, 'the offset of the program headers', phoffAt);
     const table = readExact(source, header.phoff, header.count * Phdr.size, 'the program header table');
     const view = new DataView(table.buffer);
     for (let i = 0; i < header.count; i++) {
       const type = view.getUint32(i * Phdr.size, true);
-      if (type === PT_NOTE) this.#addNotes(Phdr.read(view, i * Phdr.size));
+      if (type === PT_NOTE) this.#addNotes(Phdr.read(view, i * Phdr.size), i);
       else if (type === PT_LOAD) this.#addLoad(Phdr.read(view, i * Phdr.size), i);
     }
   }
 
-  #addNotes({ offset, filesz }: ProgramHeader): void {
-    this.#noteBytes = bounded(this.#source, this.#noteBytes + filesz, 0, MAX_NOTE_BYTES, 'the size of the notes');
-    this.notes.push(...parseNotes(readExact(this.#source, offset, filesz, 'the notes'), offset));
-    bounded(this.#source, this.notes.length, 0, MAX_NOTES, 'the number of notes');
+  #addNotes({ offset, filesz }: ProgramHeader, index: number): void {
+    const source = this.#source;
+    const bytes = this.#noteBytes + filesz;
+    this.#noteBytes = bounded(
+      source,
+      bytes,
+      0,
+      MAX_NOTE_BYTES,
+      'the size of the notes',
+      this.#placeOf(index, 'filesz'),
+    );
+    bounded(source, offset, 0, FAR, 'the offset of the notes', this.#placeOf(index, 'offset'));
+    this.notes.push(...parseNotes(readExact(source, offset, filesz, 'the notes'), { path: source.path, offset }));
+    bounded(source, this.notes.length, 0, MAX_NOTES, 'the number of notes', offset);
+  }
+
+  /** Where a field of a program header stands. */
+  #placeOf(index: number, field: keyof ProgramHeader): number {
+    const { class: elfClass, phoff } = this.#header;
+    return phoff + index * elfClass.Phdr.size + elfClass.Phdr.fields[field].offset;
   }
 
   #addLoad({ offset, vaddr, paddr, filesz, memsz }: ProgramHeader, index: number): void {
@@ -76,15 +96,15 @@ class Table {
       return;
     }
     const limit = Number.MAX_SAFE_INTEGER;
-    const check = (value: number, name: string): void => {
-      bounded(this.#source, value, 0, limit, `${name} of program header ${index}`);
+    const check = (value: number, name: string, field: keyof ProgramHeader): void => {
+      bounded(this.#source, value, 0, limit, `${name} of program header ${index}`, this.#placeOf(index, field));
     };
-    check(paddr, 'p_paddr');
-    check(filesz, 'p_filesz');
-    check(memsz, 'p_memsz');
-    check(offset, 'p_offset');
-    check(paddr + Math.max(memsz, filesz), 'the end in memory');
-    check(offset + filesz, 'the end in the file');
+    check(paddr, 'p_paddr', 'paddr');
+    check(filesz, 'p_filesz', 'filesz');
+    check(memsz, 'p_memsz', 'memsz');
+    check(offset, 'p_offset', 'offset');
+    check(paddr + Math.max(memsz, filesz), 'the end in memory', 'memsz');
+    check(offset + filesz, 'the end in the file', 'filesz');
     if (vaddr >= this.#header.class.kernelAddresses) this.kernelAddresses = true;
     this.loads.push({ start: paddr, fileSize: filesz, memorySize: Math.max(memsz, filesz), offset });
   }
@@ -99,7 +119,7 @@ type ProgramHeader = Readonly<Record<'offset' | 'vaddr' | 'paddr' | 'filesz' | '
 export function readSegments(source: ByteSource): ElfSegments {
   const header = readElfHeader(source);
   const table = new Table(source, header);
-  assertGuest(source, table);
+  assertGuest(source, header, table);
   const virtualBox = virtualBoxCore(table.notes);
   const notes = virtualBox === undefined ? table.notes : [...virtualBox.cpuNotes, ...table.notes];
   // VirtualBox describes device memory too, without bytes.
@@ -139,19 +159,19 @@ function producerFact({ flags, ehsize }: ElfHeader, table: Table, omits: boolean
   return producer === undefined ? {} : { producer };
 }
 
-function assertGuest(source: ByteSource, { loads, notes, withoutAddress }: Table): void {
+function assertGuest(source: ByteSource, { phoff, count }: ElfHeader, { loads, notes, withoutAddress }: Table): void {
   const isProcess = notes.some(({ owner, type }) => owner === 'CORE' && type === NT_AUXV);
   if (loads.length > 0 && !isProcess) return;
-  if (!isProcess && withoutAddress === 0) throw corrupt(source, 'there is no memory in it', { loads: 0 });
+  if (!isProcess && withoutAddress === 0) {
+    throw corrupt(source, `none of its ${count} program headers has memory`, { offset: phoff, expected: 'a PT_LOAD' });
+  }
   const what = isProcess
     ? 'is the core of a process, not of a machine'
     : 'has no physical addresses: an old /proc/kcore';
-  throw new VmcorralError('UNSUPPORTED', `${source.path} ${what}`, {
-    hint: isProcess
-      ? 'open it with gdb; here a dump of a whole guest is wanted'
-      : 'capture the guest from its hypervisor',
-    facts: { path: source.path, loads: loads.length },
-  });
+  const hint = isProcess
+    ? 'open it with gdb; here a dump of a whole guest is wanted'
+    : 'capture the guest from its hypervisor';
+  throw unsupported(source, what, hint, { offset: phoff, expected: 'the memory of a machine', loads: loads.length });
 }
 
 /** aarch64 kernels run with 4, 16 or 64 KiB; an ELF core says so only in VMCOREINFO. */

@@ -118,7 +118,10 @@ function readRecords(source: ByteSource): RecordIndex {
   const type = view.getBigInt64(TYPE_AND_VERSION_AT);
   const version = view.getBigInt64(TYPE_AND_VERSION_AT + 8);
   if (type !== 1n || version !== 1n) {
-    throw corrupt(source, `flattened type ${type}, version ${version}; only 1, 1 is known`, { offset: 16 });
+    throw corrupt(source, `flattened type ${type}, version ${version}`, {
+      offset: TYPE_AND_VERSION_AT,
+      expected: 'type 1, version 1',
+    });
   }
   const index = new RecordIndex();
   // One buffer for all: a large dump has a million records.
@@ -128,12 +131,14 @@ function readRecords(source: ByteSource): RecordIndex {
   for (let at = HEADER_BYTES; ; ) {
     readExactInto(source, at, bytes, 0, RECORD_HEADER_BYTES, 'a record of the flattened file, or its end marker,');
     if (isEndMarker(record)) return index;
-    const offset = bounded(source, wordOf(record, 0), 0, most, `the offset of the record at ${at}`);
-    const size = bounded(source, wordOf(record, 8), 0, most, `the size of the record at ${at}`);
+    const offset = bounded(source, wordOf(record, 0), 0, most, 'the offset of a record', at);
+    const size = bounded(source, wordOf(record, 8), 0, most, 'the size of a record', at + 8);
     at += RECORD_HEADER_BYTES;
     if (at + size > source.sizeBytes) throw truncated(source, at, size, 'a record of the flattened file');
     if (size > 0) index.push(offset, size, at);
-    if (index.count > MAX_RECORDS) throw corrupt(source, `more than ${MAX_RECORDS} records`, { offset: at });
+    if (index.count > MAX_RECORDS) {
+      throw corrupt(source, 'one more record', { offset: at, expected: `${MAX_RECORDS} at most` });
+    }
     at += size;
   }
 }

@@ -32,6 +32,11 @@ export class DescriptorTable {
     this.#blocks = new BlockCache(source, offset, PER_BLOCK * DESCRIPTOR_BYTES, 64, 'a page descriptor');
   }
 
+  /** Where a descriptor stands in the file. */
+  placeOf(index: number): number {
+    return this.#offset + index * DESCRIPTOR_BYTES;
+  }
+
   /** Sets `offset`, `size` and `flags`. */
   find(index: number): void {
     const bytes = this.#blocks.block(Math.floor(index / PER_BLOCK));

@@ -1,9 +1,8 @@
 /** Header, sub header and notes of a kdump-compressed file, checked. */
 
-import { VmcorralError } from '../../../model/errors.js';
 import { parseNotes } from '../../image/elf-notes.js';
 import type { Machine, Note } from '../../image/memory-image.js';
-import { type ByteSource, bounded, corrupt, readExact } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, truncated, unsupported } from '../byte-source.js';
 import { bitmapBytes, DISKDUMP_SIGNATURE, KDUMP_VERSION, MAX_NOTE_AREA_BYTES, MAX_PAGES } from './layout.js';
 import { type RawHeaders, readRawHeaders } from './which-layout.js';
 
@@ -41,35 +40,41 @@ export interface KdumpHeader {
 export function readKdumpHeader(source: ByteSource): KdumpHeader {
   const raw = readRawHeaders(source);
   const { main, sub } = raw;
-  const version = versionOf(source, main);
-  const limit = version >= 6 ? sub.maxMapnr64 : main.maxMapnr;
-  const pageLimit = bounded(source, limit, 0, MAX_PAGES, 'the number of pages (max_mapnr)');
-  const notes = [...readNotes(source, version, sub), ...readEraseinfo(source, version, sub)];
+  const version = versionOf(source, raw);
+  const [limit, limitAt] =
+    version >= 6 ? [sub.maxMapnr64, subField(raw, 'maxMapnr64')] : [main.maxMapnr, mainField(raw, 'maxMapnr')];
+  const pageLimit = bounded(source, limit, 0, MAX_PAGES, 'the number of pages (max_mapnr)', limitAt);
+  const notes = [...readNotes(source, version, raw), ...readEraseinfo(source, version, raw)];
   return {
     version,
     machine: machineOf(source, raw),
     blockSize: main.blockSize,
     status: main.status,
-    level: version >= 1 ? bounded(source, sub.dumpLevel, 0, 31, 'the dump level') : 0,
+    level: version >= 1 ? bounded(source, sub.dumpLevel, 0, 31, 'the dump level', subField(raw, 'dumpLevel')) : 0,
     pageLimit,
     release: main.release,
     physBase: version >= 1 ? BigInt(sub.physBase) : 0n,
     isQemu: main.sysname === '' && main.nodename === '' && main.timestampSeconds === 0 && main.totalRamBlocks === 0,
     notes,
-    window: windowOf(source, version, sub, pageLimit),
+    window: windowOf(source, version, raw, pageLimit),
     ...areas(source, raw, pageLimit),
     identity: identityOf(raw, pageLimit, notes),
   };
 }
 
-type MainHeader = RawHeaders['main'];
-type SubHeader = RawHeaders['sub'];
+/** Where fields stand in the file. */
+const mainField = ({ layout }: RawHeaders, name: keyof RawHeaders['main']): number => layout.header.fields[name].offset;
+const subField = ({ layout, main }: RawHeaders, name: keyof RawHeaders['sub']): number =>
+  main.blockSize + layout.subHeader.fields[name].offset;
 
-function versionOf(source: ByteSource, { signature, headerVersion }: MainHeader): number {
+function versionOf(source: ByteSource, raw: RawHeaders): number {
+  const { signature, headerVersion } = raw.main;
   if (signature === DISKDUMP_SIGNATURE) return 0;
   if (headerVersion >= 1 && headerVersion <= KDUMP_VERSION) return headerVersion;
-  throw new VmcorralError('UNSUPPORTED', `${source.path} has kdump header version ${headerVersion}; 1 to 6 are read`, {
-    facts: { path: source.path, version: headerVersion },
+  throw unsupported(source, `has kdump header version ${headerVersion}`, 'a newer makedumpfile may convert it', {
+    offset: mainField(raw, 'headerVersion'),
+    expected: `1 to ${KDUMP_VERSION}`,
+    version: headerVersion,
   });
 }
 
@@ -77,7 +82,8 @@ function versionOf(source: ByteSource, { signature, headerVersion }: MainHeader)
  * QEMU 10 writes "Unknown", and for a 32-bit guest the emulator's own name; then the layout counts, and with 64 bits a
  * page of 4 KiB is x86-64's, one of 64 KiB QEMU's aarch64 (DUMP-FORMATS 2.6).
  */
-function machineOf(source: ByteSource, { layout, main }: RawHeaders): Machine {
+function machineOf(source: ByteSource, raw: RawHeaders): Machine {
+  const { layout, main } = raw;
   const { machine, blockSize } = main;
   if (/^i[3-6]86$/.test(machine)) return 'i386';
   if (/^arm/.test(machine)) return 'arm';
@@ -86,70 +92,87 @@ function machineOf(source: ByteSource, { layout, main }: RawHeaders): Machine {
     if (machine === 'x86_64' || machine === 'aarch64') return machine;
     return blockSize === 4096 ? 'x86_64' : 'aarch64';
   }
-  throw new VmcorralError('UNSUPPORTED', `${source.path} is a dump of a ${printable(machine)} machine`, {
-    hint: 'x86-64, i386, aarch64 and arm guests are read',
-    facts: { path: source.path, machine: printable(machine) },
+  const what = `is a dump of a ${printable(machine)} machine`;
+  throw unsupported(source, what, 'guests of other machines are not read', {
+    offset: mainField(raw, 'machine'),
+    expected: 'x86_64, i386, aarch64 or arm',
+    machine: printable(machine),
   });
 }
 
 const printable = (text: string): string => text.replace(/[^ -~]/g, '?').slice(0, 65);
 
 /** Version 3 has VMCOREINFO only; from 4 on it stands inside the notes. */
-function readNotes(source: ByteSource, version: number, sub: SubHeader): Note[] {
+function readNotes(source: ByteSource, version: number, raw: RawHeaders): Note[] {
+  const { sub } = raw;
   if (version >= 4 && sub.sizeNote > 0) {
-    const size = bounded(source, sub.sizeNote, 0, MAX_NOTE_AREA_BYTES, 'the size of the notes');
-    return parseNotes(readExact(source, sub.offsetNote, size, 'the notes'), sub.offsetNote);
+    const bytes = readArea(source, raw, 'offsetNote', 'sizeNote', 'the notes');
+    return parseNotes(bytes, { path: source.path, offset: sub.offsetNote });
   }
   if (version >= 3 && sub.sizeVmcoreinfo > 0) {
-    const size = bounded(source, sub.sizeVmcoreinfo, 0, MAX_NOTE_AREA_BYTES, 'the size of VMCOREINFO');
-    return [{ owner: 'VMCOREINFO', type: 0, desc: readExact(source, sub.offsetVmcoreinfo, size, 'VMCOREINFO') }];
+    const desc = readArea(source, raw, 'offsetVmcoreinfo', 'sizeVmcoreinfo', 'VMCOREINFO');
+    return [{ owner: 'VMCOREINFO', type: 0, desc }];
   }
   return [];
 }
 
 /** Names of what makedumpfile erased, at the end of the file: a note, as it is in ELF cores. */
-function readEraseinfo(source: ByteSource, version: number, sub: SubHeader): Note[] {
-  if (version < 5 || sub.sizeEraseinfo === 0) return [];
-  const size = bounded(source, sub.sizeEraseinfo, 0, MAX_NOTE_AREA_BYTES, 'the size of the erase information');
-  const desc = readExact(source, sub.offsetEraseinfo, size, 'the erase information');
+function readEraseinfo(source: ByteSource, version: number, raw: RawHeaders): Note[] {
+  if (version < 5 || raw.sub.sizeEraseinfo === 0) return [];
+  const desc = readArea(source, raw, 'offsetEraseinfo', 'sizeEraseinfo', 'the erase information');
   return [{ owner: 'ERASEINFO', type: 0, desc }];
 }
 
-function windowOf(source: ByteSource, version: number, sub: SubHeader, pageLimit: number): PageWindow | undefined {
+/** What two fields of the sub header tell the place and size of. */
+function readArea(
+  source: ByteSource,
+  raw: RawHeaders,
+  offsetField: 'offsetNote' | 'offsetVmcoreinfo' | 'offsetEraseinfo',
+  sizeField: 'sizeNote' | 'sizeVmcoreinfo' | 'sizeEraseinfo',
+  what: string,
+): Uint8Array {
+  const { [sizeField]: said, [offsetField]: at } = raw.sub;
+  const size = bounded(source, said, 0, MAX_NOTE_AREA_BYTES, `the size of ${what}`, subField(raw, sizeField));
+  const most = Number.MAX_SAFE_INTEGER - size;
+  return readExact(
+    source,
+    bounded(source, at, 0, most, `the offset of ${what}`, subField(raw, offsetField)),
+    size,
+    what,
+  );
+}
+
+function windowOf(source: ByteSource, version: number, raw: RawHeaders, pageLimit: number): PageWindow | undefined {
+  const { sub } = raw;
   if (version < 2 || sub.split === 0) return undefined;
-  const [start, end] = version >= 6 ? [sub.startPfn64, sub.endPfn64] : [sub.startPfn, sub.endPfn];
-  const limit = bounded(source, end, 0, pageLimit, 'the last page of this part (end_pfn)');
-  return { first: bounded(source, start, 0, limit, 'the first page of this part (start_pfn)'), limit };
+  const [start, end] = version >= 6 ? (['startPfn64', 'endPfn64'] as const) : (['startPfn', 'endPfn'] as const);
+  const limit = bounded(source, sub[end], 0, pageLimit, 'the last page of this part (end_pfn)', subField(raw, end));
+  const first = bounded(source, sub[start], 0, limit, 'the first page of this part (start_pfn)', subField(raw, start));
+  return { first, limit };
 }
 
 function areas(
   source: ByteSource,
-  { main }: RawHeaders,
+  raw: RawHeaders,
   pageLimit: number,
 ): Pick<KdumpHeader, 'bitmap1Offset' | 'bitmap2Offset' | 'descriptorsOffset'> {
-  const { blockSize, bitmapBlocks } = main;
+  const { blockSize, bitmapBlocks, subHeaderSize } = raw.main;
   const most = Math.floor(source.sizeBytes / blockSize) + 1;
-  const subBlocks = bounded(source, main.subHeaderSize, 1, most, 'the size of the sub header in blocks');
+  const subBlocksAt = mainField(raw, 'subHeaderSize');
+  const subBlocks = bounded(source, subHeaderSize, 1, most, 'the size of the sub header in blocks', subBlocksAt);
   const bitmap1Offset = (1 + subBlocks) * blockSize;
   const all = bitmapBlocks * blockSize;
   const each = Math.floor(bitmapBlocks / 2) * blockSize;
   const needed = bitmapBytes(pageLimit, blockSize);
   if (all < needed) {
-    throw corrupt(source, `the bitmaps have ${bitmapBlocks} blocks, too few for ${pageLimit} pages`, {
+    throw corrupt(source, `the bitmaps of ${pageLimit} pages have ${bitmapBlocks} blocks`, {
+      offset: mainField(raw, 'bitmapBlocks'),
+      expected: `${needed / blockSize} or more`,
       found: bitmapBlocks,
     });
   }
   const descriptorsOffset = bitmap1Offset + all;
-  if (descriptorsOffset > source.sizeBytes) {
-    throw new VmcorralError(
-      'TRUNCATED',
-      `${source.path} is cut short: its page bitmaps end at ${descriptorsOffset}, the file at ${source.sizeBytes}`,
-      {
-        hint: 'the copy may still be running; compare the size with the source',
-        facts: { path: source.path, offset: bitmap1Offset, needed: all, size: source.sizeBytes },
-      },
-    );
-  }
+  if (descriptorsOffset > source.sizeBytes) throw truncated(source, bitmap1Offset, all, 'its page bitmaps');
   return { bitmap1Offset, bitmap2Offset: each < needed ? bitmap1Offset : bitmap1Offset + each, descriptorsOffset };
 }
 

@@ -1,7 +1,7 @@
 /** Pages behind descriptors: fetched through a window over the file, decompressed, a few of them kept. */
 
 import type { Compression } from '../../../model/capture.js';
-import { VmcorralError } from '../../../model/errors.js';
+import type { VmcorralError } from '../../../model/errors.js';
 import { PageDecompressor } from '../../codec/page-codec.js';
 import { zeroFill } from '../../image/zero-fill.js';
 import { type ByteSource, corrupt, truncated } from '../byte-source.js';
@@ -91,25 +91,22 @@ export class PageStore {
    */
   #load(index: number, into: Uint8Array, at: number, ahead: number): void {
     const { offset, size, flags } = this.#descriptors;
-    if (size === 0 || size > this.#pageSize) {
-      throw corrupt(this.#source, `descriptor ${index} says a page is ${size} bytes`, {
-        descriptor: index,
-        found: size,
-      });
+    if (size === 0 || size > this.#pageSize || (flags === 0 && size !== this.#pageSize)) {
+      const expected = flags === 0 ? this.#pageSize : `1 to ${this.#pageSize}`;
+      throw this.#badDescriptor(index, `${flags === 0 ? 'a plain page' : 'a page'} is ${size} bytes`, expected, size);
+    }
+    // Beyond it the number is inexact, and no place in any file.
+    if (!Number.isSafeInteger(offset + size)) {
+      throw this.#badDescriptor(index, `its data stand at ${offset}`, `less than ${Number.MAX_SAFE_INTEGER}`, offset);
     }
     const from = this.#fetch(offset, size, ahead);
     if (flags === 0) {
-      if (size !== this.#pageSize) {
-        throw corrupt(this.#source, `descriptor ${index} says a plain page is ${size} bytes`, {
-          descriptor: index,
-          found: size,
-        });
-      }
       into.set(this.#window.subarray(from, from + size), at);
       return;
     }
     if (!this.#decompressorFor(index, flags).decompressPage(this.#window, from, size, into, at, this.#pageSize)) {
-      throw corrupt(this.#source, `the data at offset ${offset} do not decompress to a page`, { offset, size, flags });
+      const expected = `data that decompress to ${this.#pageSize} bytes`;
+      throw corrupt(this.#source, 'this is no page', { offset, expected, size, flags });
     }
   }
 
@@ -131,14 +128,8 @@ export class PageStore {
     if (this.#decompressor !== undefined && flags === this.#decompressorFlags) return this.#decompressor;
     const compression = PAGE_COMPRESSION.get(flags);
     if (compression === undefined) {
-      throw new VmcorralError(
-        'CORRUPT',
-        `${this.#source.path} is damaged: descriptor ${index} has flags 0x${flags.toString(16)}`,
-        {
-          hint: 'no writer is known to use these flags',
-          facts: { path: this.#source.path, descriptor: index, flags },
-        },
-      );
+      const known = [...PAGE_COMPRESSION.keys()].map((flag) => `0x${flag.toString(16)}`).join(', ');
+      throw this.#badDescriptor(index, `the flags are 0x${flags.toString(16)}`, `0 or one of ${known}`, flags);
     }
     let found = this.#decompressors.get(compression);
     if (found === undefined) {
@@ -148,6 +139,16 @@ export class PageStore {
     this.#decompressor = found;
     this.#decompressorFlags = flags;
     return found;
+  }
+
+  #badDescriptor(index: number, what: string, expected: number | string, found: number): VmcorralError {
+    const offset = this.#descriptors.placeOf(index);
+    return corrupt(this.#source, `descriptor ${index} says that ${what}`, {
+      offset,
+      expected,
+      found,
+      descriptor: index,
+    });
   }
 
   close(): void {

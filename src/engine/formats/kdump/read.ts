@@ -60,7 +60,7 @@ class KdumpImage implements MemoryImage {
     this.level = header.level;
     this.#parts = files.map((file) => new KdumpPart(file.source, file.header));
     const first = this.#parts[0]!;
-    this.ranges = rangesOf(first.source, first.ram, header.blockSize);
+    this.ranges = rangesOf(first.source, first.ram, header.bitmap1Offset, header.blockSize);
     this.facts = factsOf(header, this.#parts, files);
   }
 
@@ -135,14 +135,20 @@ function compressionOf(status: number): string {
   return names.length === 0 ? 'none' : names.map(([name]) => name).join('+');
 }
 
-function rangesOf(source: ByteSource, ram: StoredBitmap, pageSize: number): MemoryRange[] {
+/** @param offset of the bitmap */
+function rangesOf(source: ByteSource, ram: StoredBitmap, offset: number, pageSize: number): MemoryRange[] {
   const ranges: MemoryRange[] = [];
   ram.forEachRun(({ firstPage, pageCount }) => {
     ranges.push({ start: firstPage * pageSize, size: pageCount * pageSize });
     return ranges.length <= MAX_RANGES;
   });
   if (ranges.length > MAX_RANGES) {
-    throw corrupt(source, `its bitmap cuts RAM into more than ${MAX_RANGES} ranges`, { ranges: ranges.length });
+    const found = ranges.length;
+    throw corrupt(source, 'its bitmap cuts RAM into ranges without end', {
+      offset,
+      expected: `${MAX_RANGES} at most`,
+      found,
+    });
   }
   return ranges;
 }

@@ -3,7 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, openFileSource } from '../byte-source.js';
+import { type ByteSource, openFileSource, unsupported } from '../byte-source.js';
 import type { OpenContext } from '../format.js';
 import { type KdumpHeader, type PageWindow, readKdumpHeader } from './header.js';
 import { KDUMP_SIGNATURE } from './layout.js';
@@ -139,14 +139,11 @@ function inOrder(parts: readonly Part[], given: KdumpFile, strangers: Strangers)
   const { pageLimit } = given.header;
   if (page < pageLimit) throw missing(given, page, pageLimit, strangers);
   if (chosen.length > MAX_PARTS) {
-    throw new VmcorralError(
-      'UNSUPPORTED',
-      `${given.source.path} is one of ${chosen.length} parts; ${MAX_PARTS} are read`,
-      {
-        hint: 'join the parts with `makedumpfile --reassemble`',
-        facts: { path: given.source.path, parts: chosen.length },
-      },
-    );
+    throw unsupported(given.source, `is one of ${chosen.length} parts`, 'join them with `makedumpfile --reassemble`', {
+      offset: 0,
+      expected: `${MAX_PARTS} at most`,
+      parts: chosen.length,
+    });
   }
   return chosen;
 }

@@ -3,8 +3,8 @@
  * two do, the machine's name (DUMP-FORMATS 2.1).
  */
 
-import { VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, corrupt, readExact } from '../byte-source.js';
+import type { VmcorralError } from '../../../model/errors.js';
+import { type ByteSource, corrupt, readExact, unsupported } from '../byte-source.js';
 import {
   bitmapBytes,
   DiskDumpHeader,
@@ -70,10 +70,19 @@ function noLayout(source: ByteSource, view: DataView): VmcorralError {
   const places = LAYOUTS.map(({ header }) => header.fields.blockSize.offset);
   const found = view.getInt32(places[0]!, true);
   if (!places.some((at) => isBlockSize(view.getInt32(at, false)))) {
-    return corrupt(source, `the block size is ${found}`, { offset: places[0]!, found });
+    return corrupt(source, `the block size is ${found}`, {
+      offset: places[0]!,
+      expected: `a power of two from 4096 to ${MAX_BLOCK_SIZE}`,
+      found,
+    });
   }
-  return new VmcorralError('UNSUPPORTED', `${source.path} is a kdump-compressed dump of a big-endian machine`, {
-    hint: 'only little-endian guests are supported',
-    facts: { path: source.path },
-  });
+  return unsupported(
+    source,
+    'is a kdump-compressed dump of a big-endian machine',
+    'only little-endian guests are read',
+    {
+      offset: places[0]!,
+      expected: 'a little-endian block size',
+    },
+  );
 }

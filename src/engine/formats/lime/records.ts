@@ -71,7 +71,9 @@ class RecordWalk {
   /** @returns where the next one begins: beyond the end of the file where that is cut */
   #record(at: number): number {
     const { first, size, isPacked } = this.#header(at);
-    if (++this.records > MAX_RECORDS) throw corrupt(this.#source, `more than ${MAX_RECORDS} records`, { offset: at });
+    if (++this.records > MAX_RECORDS) {
+      throw corrupt(this.#source, 'one more record', { offset: at, expected: `${MAX_RECORDS} at most` });
+    }
     const body = at + RecordHeader.size;
     this.#zerosBefore(first, isPacked);
     const offset = this.frames.size;
@@ -90,15 +92,17 @@ class RecordWalk {
     const { magic, version, first, last } = RecordHeader.read(view, 0);
     const isPacked = magic === AVML_MAGIC && version === AVML_VERSION;
     if (!isPacked && (magic !== LIME_MAGIC || version !== LIME_VERSION)) {
-      throw corrupt(this.#source, `at offset ${at} is no record (magic 0x${magic.toString(16)}, version ${version})`, {
+      throw corrupt(this.#source, `this is no record (magic 0x${magic.toString(16)}, version ${version})`, {
         offset: at,
+        expected: `magic 0x${LIME_MAGIC.toString(16)} or 0x${AVML_MAGIC.toString(16)}`,
         magic,
         version,
       });
     }
     const most = Number.MAX_SAFE_INTEGER / 2;
-    bounded(this.#source, first, this.pieces.limit, most, `the first address of the record at ${at}`);
-    bounded(this.#source, last, first, most, `the last address of the record at ${at}`);
+    const { fields } = RecordHeader;
+    bounded(this.#source, first, this.pieces.limit, most, 'the first address of a record', at + fields.first.offset);
+    bounded(this.#source, last, first, most, 'the last address of a record', at + fields.last.offset);
     return { first, size: last - first + 1, isPacked };
   }
 
@@ -107,7 +111,7 @@ class RecordWalk {
     const whole = body + size;
     const pages = whole - (size % WRITER_PAGE_BYTES);
     const length = pages < whole && !this.#isRecord(whole) && this.#isRecord(pages) ? pages - body : size;
-    this.frames.addPlain(body, Math.max(0, Math.min(length, this.#source.sizeBytes - body)));
+    this.frames.addPlain(this.#source, body, Math.max(0, Math.min(length, this.#source.sizeBytes - body)));
     return body + length;
   }
 

@@ -3,7 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { toVmcorralError, VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, sourceOfFile } from '../byte-source.js';
+import { type ByteSource, sourceOfFile, unsupported } from '../byte-source.js';
 
 /** Zeros are left out in blocks of this size: that of most file systems, and of guest pages. */
 const BLOCK_BYTES = 4096;
@@ -88,10 +88,9 @@ export class UnpackedCopy {
   }
 
   #bomb(): VmcorralError {
-    return new VmcorralError('UNSUPPORTED', `${this.#path} unpacks to more than ${MAX_UNPACKED_BYTES} bytes`, {
-      hint: 'no machine has so much memory: the file was made to fill disks, or is no dump',
-      facts: { path: this.#path, limit: MAX_UNPACKED_BYTES },
-    });
+    const hint = 'no machine has so much memory: the file was made to fill disks, or is no dump';
+    const expected = `${MAX_UNPACKED_BYTES} bytes at most`;
+    return unsupported({ path: this.#path }, 'unpacks to too much', hint, { offset: this.#size, expected });
   }
 
   /** The finished copy; closing it gives its room back. */

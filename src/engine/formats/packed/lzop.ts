@@ -1,8 +1,7 @@
 /** lzop files: blocks with sizes and checksums before each. Big-endian. */
 
-import { VmcorralError } from '../../../model/errors.js';
 import { type LzoBlocks, lzoBlocks } from '../../codec/lzo-block.js';
-import { type ByteSource, bounded, corrupt } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, unsupported } from '../byte-source.js';
 import { PackedInput, unpackCancelled } from './input.js';
 import { LZOP_HAS_NEEDED_VERSION, LZOP_MAGIC, LZOP_MAX_BLOCK_BYTES, LzopFlag } from './layout.js';
 import type { Unpacker } from './members.js';
@@ -65,8 +64,8 @@ export class LzopUnpacker implements Unpacker {
   #sized(size: number, at: number): void {
     const { source } = this.#input;
     const flags = this.#flags ?? 0;
-    bounded(source, size, 1, LZOP_MAX_BLOCK_BYTES, `the size of the block at ${at}`);
-    const packedSize = bounded(source, this.#u32('the packed size'), 1, size, `the packed size of the block at ${at}`);
+    bounded(source, size, 1, LZOP_MAX_BLOCK_BYTES, 'the size of a block', at);
+    const packedSize = bounded(source, this.#u32('the packed size'), 1, size, 'the packed size of a block', at + 4);
     const adler = flags & LzopFlag.adler32OfData ? this.#u32('a checksum') : undefined;
     const crc = flags & LzopFlag.crc32OfData ? this.#u32('a checksum') : undefined;
     // Those of the packed bytes tell nothing more.
@@ -76,7 +75,8 @@ export class LzopUnpacker implements Unpacker {
     const isRight =
       (adler === undefined || this.#lzo.adler32(block) === adler) &&
       (crc === undefined || this.#lzo.crc32(block) === crc);
-    if (!isRight) throw corrupt(source, `the checksum of the block at ${at} is wrong`, { offset: at });
+    if (!isRight)
+      throw corrupt(source, 'the checksum of a block is wrong', { offset: at, expected: adler ?? crc ?? 0 });
     this.#left = block;
   }
 
@@ -92,7 +92,7 @@ export class LzopUnpacker implements Unpacker {
     const packed = this.#packed.subarray(0, packedSize);
     this.#input.take(packed, 'a block');
     if (!this.#lzo.decompress(packed, block)) {
-      throw corrupt(this.#input.source, `the lzop block at ${at} can't be unpacked`, { offset: at });
+      throw corrupt(this.#input.source, "an lzop block can't be unpacked", { offset: at, expected: `${size} bytes` });
     }
     return block;
   }
@@ -108,7 +108,10 @@ export class LzopUnpacker implements Unpacker {
     const magic = Buffer.alloc(LZOP_MAGIC.length);
     const got = this.#input.peek(magic);
     if (got < magic.length || !LZOP_MAGIC.every((byte, i) => magic[i] === byte)) {
-      throw corrupt(source, 'bytes that are not lzop follow the packed data', { offset: at });
+      throw corrupt(source, 'bytes that are not lzop follow the packed data', {
+        offset: at,
+        expected: 'its end, or another member',
+      });
     }
     this.#input.position += magic.length;
     this.#flags = this.#header(at);
@@ -126,9 +129,12 @@ export class LzopUnpacker implements Unpacker {
     if (isNew) this.#number(1); // level
     const flags = this.#number(4);
     if (method < 1 || method > MAX_METHOD || (flags & (LzopFlag.filter | LzopFlag.multipart)) !== 0) {
-      throw new VmcorralError('UNSUPPORTED', `${source.path}: lzop method ${method} or its flags are not supported`, {
-        hint: 'unpack it first, with lzop -d',
-        facts: { path: source.path, offset: at, method, flags },
+      const what = `has lzop method ${method} and flags 0x${flags.toString(16)}`;
+      throw unsupported(source, what, 'unpack it first, with lzop -d', {
+        offset: at,
+        expected: `methods 1 to ${MAX_METHOD} without filter and parts`,
+        method,
+        flags,
       });
     }
     this.#number(4); // mode
@@ -139,14 +145,17 @@ export class LzopUnpacker implements Unpacker {
     this.#input.position = start;
     this.#input.take(header, 'the lzop header');
     const right = flags & LzopFlag.crc32OfHeader ? this.#lzo.crc32(header) : this.#lzo.adler32(header);
-    if (this.#number(4) !== right) throw corrupt(source, 'the checksum of the lzop header is wrong', { offset: at });
+    const found = this.#number(4);
+    if (found !== right)
+      throw corrupt(source, `the lzop header's checksum is ${found}`, { offset: at, expected: right });
     if (flags & LzopFlag.extraField) this.#skipExtra();
     return flags;
   }
 
   #skipExtra(): void {
+    const at = this.#input.position;
     const size = this.#number(4);
-    this.#input.position += bounded(this.#input.source, size, 0, this.#input.left, 'the extra field of the header');
+    this.#input.position += bounded(this.#input.source, size, 0, this.#input.left, 'the extra field of the header', at);
     this.#number(4); // its checksum
   }
 

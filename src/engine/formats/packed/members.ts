@@ -1,8 +1,7 @@
 /** Unpacking with a streaming library: members of the file one after the other, as the tools do it. */
 
-import { VmcorralError } from '../../../model/errors.js';
 import { type StreamDecoder, type StreamKind, streamDecoder } from '../../codec/stream-codec.js';
-import { type ByteSource, corrupt, truncated } from '../byte-source.js';
+import { type ByteSource, corrupt, truncated, unsupported } from '../byte-source.js';
 import { HEAD_BYTES } from '../format.js';
 import { PackedInput, unpackCancelled } from './input.js';
 import type { PackedKind } from './layout.js';
@@ -57,24 +56,28 @@ export class MemberUnpacker implements Unpacker {
   }
 
   #step(filled: number): number {
-    const { path } = this.#input.source;
+    const { source } = this.#input;
+    const { name } = this.#kind;
     const result = this.#decoder.step(this.#at, this.#have, filled);
     const { consumed, produced } = this.#decoder;
     this.#at += consumed;
     this.#have -= consumed;
     if (result === 'end') this.#inMember = false;
     else if (result === 'memory') {
-      throw new VmcorralError('UNSUPPORTED', `${path} needs more memory to be unpacked than is given to it`, {
-        hint: `unpack it first, with ${this.#kind.name} -d and its option for large windows`,
-        facts: { path },
+      const hint = `unpack it first, with ${name} -d and its option for large windows`;
+      throw unsupported(source, 'needs more memory to be unpacked than is given to it', hint, {
+        offset: this.position,
+        expected: 'a window as the tool makes it by default',
       });
     } else if (result !== 'more') {
-      throw corrupt(this.#input.source, `${this.#kind.name} data can't be unpacked (${result.damage})`, {
+      throw corrupt(source, `this can't be unpacked (${result.damage})`, {
         offset: this.position,
+        expected: `${name} data`,
       });
     } else if (consumed === 0 && produced === 0) {
-      if (this.#have > 0) throw corrupt(this.#input.source, 'unpacking stands still', { offset: this.position });
-      throw truncated(this.#input.source, this.position, 1, `the ${this.#kind.name} stream`);
+      const expected = `${name} data`;
+      if (this.#have > 0) throw corrupt(source, 'unpacking stands still', { offset: this.position, expected });
+      throw truncated(source, this.position, 1, `the ${name} stream`);
     }
     return produced;
   }
@@ -93,6 +96,7 @@ export class MemberUnpacker implements Unpacker {
     if (this.#kind.name === 'zlib' || this.#kind.sniff(head.subarray(0, got)) === 'no') {
       throw corrupt(this.#input.source, `bytes that are not ${this.#kind.name} follow the packed data`, {
         offset: this.#input.position,
+        expected: this.#kind.name === 'zlib' ? 'the end of the file' : 'its end, or another member',
       });
     }
     this.#decoder.reset();

@@ -133,8 +133,9 @@ export class StreamPages implements BlockPages {
     const data = this.#fetch(stored + 4, packed, 1);
     this.#decompressor ??= new PageDecompressor('zlib');
     if (!this.#decompressor.decompressPage(this.#window, data, packed, into, at, PAGE_BYTES)) {
-      throw corrupt(this.#source, `the data at offset ${stored + 4} do not decompress to a page`, {
+      throw corrupt(this.#source, 'this is no page', {
         offset: stored + 4,
+        expected: `data that decompress to ${PAGE_BYTES} bytes`,
         size: packed,
       });
     }

@@ -5,9 +5,9 @@
  * x86.c for the CMOS bytes, hw/arm/virt.c; 7.2 to 10.0. DUMP-FORMATS 4.2, 4.3.
  */
 
-import { VmcorralError } from '../../../model/errors.js';
+import type { VmcorralError } from '../../../model/errors.js';
 import type { Machine } from '../../image/memory-image.js';
-import { type ByteSource, readExact } from '../byte-source.js';
+import { type ByteSource, readExact, unsupported } from '../byte-source.js';
 import type { RamBlock } from './ram-section.js';
 import type { DeviceSection, StreamContents } from './sections.js';
 
@@ -72,10 +72,12 @@ export function guestMap(source: ByteSource, contents: StreamContents): GuestMap
   };
 }
 
-function unknownMachine(source: ByteSource, { machineType = '' }: StreamContents, what: string): VmcorralError {
-  return new VmcorralError('UNSUPPORTED', `where memory lies in the guest of ${source.path} can't be told: ${what}`, {
-    hint: 'capture again with `virsh dump --memory-only`, which writes the addresses',
-    facts: { path: source.path, machineType },
+function unknownMachine(source: ByteSource, { machineType = '', ram }: StreamContents, what: string): VmcorralError {
+  const hint = 'capture again with `virsh dump --memory-only`, which writes the addresses';
+  return unsupported(source, `does not tell where the guest's memory lies: ${what}`, hint, {
+    offset: ram.blocksAt,
+    expected: 'RAM of a pc, q35, microvm or virt machine',
+    machineType,
   });
 }
 

@@ -7,7 +7,7 @@
  * three times as many runs as pages, and never more than MAX_RUNS.
  */
 
-import { VmcorralError } from '../../../model/errors.js';
+import { type ByteSource, unsupported } from '../byte-source.js';
 import { MAX_RUNS, PAGE_BYTES, WORD_BYTES } from './layout.js';
 
 /** How the bytes of a page stand in the file. */
@@ -116,12 +116,21 @@ export class PageRuns {
   readonly #older: RunList[] = [];
   #newest = new RunList();
   #runs = 0;
+  readonly #source: ByteSource;
+  /** Where the page that came last stands. */
+  #position = 0;
   /** Pages that came, repeated ones included. */
   records = 0;
+
+  /** @param source for messages */
+  constructor(source: ByteSource) {
+    this.#source = source;
+  }
 
   /** @throws UNSUPPORTED beyond MAX_RUNS */
   add(page: number, stored: Stored, position: number): void {
     this.records++;
+    this.#position = position;
     if (page < this.#newest.limit) this.#seal();
     const before = this.#newest.count;
     this.#newest.push(page, 1, position * KINDS + stored);
@@ -147,9 +156,9 @@ export class PageRuns {
     while (this.#older.length > 1) this.#mergeLastTwo();
     this.#runs = this.#older[0]?.count ?? 0;
     if (this.#runs <= MAX_RUNS / 2) return;
-    throw new VmcorralError('UNSUPPORTED', `the stream's pages lie in more than ${MAX_RUNS / 2} pieces`, {
-      hint: 'dump the guest while it is paused: its pages are then in order',
-    });
+    const hint = 'dump the guest while it is paused: its pages are then in order';
+    const expected = `${MAX_RUNS / 2} pieces at most`;
+    throw unsupported(this.#source, 'has its pages in disorder', hint, { offset: this.#position, expected });
   }
 
   #mergeLastTwo(): void {

@@ -1,7 +1,7 @@
 /** Bodies of RAM sections: the list of blocks, then words of offset and flags, each with a page. */
 
-import { VmcorralError } from '../../../model/errors.js';
-import { bounded, corrupt } from '../byte-source.js';
+import type { VmcorralError } from '../../../model/errors.js';
+import { bounded, corrupt, truncated, unsupported } from '../byte-source.js';
 import type { StreamCursor } from './cursor.js';
 import {
   MAPPED_HEADER_BYTES,
@@ -25,7 +25,9 @@ export interface RamBlock {
 
 export class RamSections {
   readonly blocks: RamBlock[] = [];
-  readonly runs = new PageRuns();
+  readonly runs: PageRuns;
+  /** Where the list of the blocks stands. */
+  blocksAt = 0;
   readonly #cursor: StreamCursor;
   readonly #isMapped: boolean;
   /** "Same block as before" holds across sections. */
@@ -33,6 +35,7 @@ export class RamSections {
   #mappedBase: number | undefined;
 
   constructor(cursor: StreamCursor, isMapped: boolean) {
+    this.runs = new PageRuns(cursor.source);
     this.#cursor = cursor;
     this.#isMapped = isMapped;
   }
@@ -69,8 +72,9 @@ export class RamSections {
       this.runs.add(page, Stored.fill, cursor.u8('a page of RAM'));
     } else {
       this.runs.add(page, Stored.compressed, cursor.position);
+      const at = cursor.position;
       const length = cursor.u32('the size of a compressed page');
-      cursor.skip(bounded(cursor.source, length, 1, MAX_COMPRESSED_BYTES, 'the size of a compressed page'));
+      cursor.skip(bounded(cursor.source, length, 1, MAX_COMPRESSED_BYTES, 'the size of a compressed page', at));
     }
   }
 
@@ -79,6 +83,7 @@ export class RamSections {
     if (block !== undefined) return block;
     throw corrupt(this.#cursor.source, `a page of RAM block "${name}", which is not among the blocks`, {
       offset: this.#cursor.position,
+      expected: this.blocks.map((known) => known.name).join(', ') || 'a list of blocks before it',
       found: name,
     });
   }
@@ -87,22 +92,22 @@ export class RamSections {
   #readBlocks(total: number): void {
     const cursor = this.#cursor;
     const { source } = cursor;
-    if (this.blocks.length > 0) throw corrupt(source, 'a second list of RAM blocks', { offset: cursor.position });
-    bounded(source, total, 0, MAX_RAM_BYTES, 'the size of all RAM blocks');
+    const listAt = cursor.position - 8;
+    if (this.blocks.length > 0)
+      throw corrupt(source, 'a second list of RAM blocks', { offset: listAt, expected: 'one' });
+    this.blocksAt = listAt;
+    bounded(source, total, 0, MAX_RAM_BYTES, 'the size of all RAM blocks', listAt);
     for (let left = total, firstPage = 0; left > 0; ) {
       const name = cursor.string('the name of a RAM block');
-      const sizeBytes = bounded(
-        source,
-        cursor.u64('the size of a RAM block'),
-        0,
-        left,
-        `the size of RAM block ${name}`,
-      );
+      const offset = cursor.position;
+      const found = cursor.u64('the size of a RAM block');
+      const sizeBytes = bounded(source, found, 0, left, `the size of RAM block ${name}`, offset);
       if (sizeBytes % PAGE_BYTES !== 0) {
-        throw corrupt(source, `RAM block "${name}" has ${sizeBytes} bytes, not whole pages`, { found: sizeBytes });
+        throw corrupt(source, `RAM block "${name}" has ${sizeBytes} bytes`, { offset, expected: 'whole pages', found });
       }
       if (this.blocks.length === MAX_BLOCKS || this.blocks.some((block) => block.name === name)) {
-        throw corrupt(source, `RAM block "${name}" is one too many, or there twice`, { offset: cursor.position });
+        const expected = `${MAX_BLOCKS} at most, each once`;
+        throw corrupt(source, `RAM block "${name}" is one too many, or there twice`, { offset, expected });
       }
       const mapped = this.#isMapped ? this.#readMappedHeader(name, sizeBytes) : undefined;
       this.blocks.push({ name, sizeBytes, firstPage, mapped });
@@ -123,19 +128,27 @@ export class RamSections {
     const pageSize = cursor.u64('the header of a mapped RAM block');
     if (version !== MAPPED_VERSION || pageSize !== PAGE_BYTES) {
       throw corrupt(source, `mapped RAM block "${name}" has version ${version} and pages of ${pageSize} bytes`, {
-        offset: cursor.position,
+        offset: cursor.position - 12,
+        expected: `version ${MAPPED_VERSION} and ${PAGE_BYTES} bytes`,
       });
     }
     const base = cursor.u64('the header of a mapped RAM block') - bitmapOffset;
     this.#mappedBase ??= base;
     if (base !== this.#mappedBase || base < 0) {
-      throw corrupt(source, `the bitmap of RAM block "${name}" is not behind its header`, { offset: cursor.position });
+      throw corrupt(source, `the bitmap of RAM block "${name}" would stand at ${base + bitmapOffset}`, {
+        offset: cursor.position - 8,
+        expected: `${this.#mappedBase + bitmapOffset}, behind its header`,
+      });
     }
     const pagesOffset = cursor.u64('the header of a mapped RAM block') - base;
     const bitmapBytes = Math.ceil(sizeBytes / PAGE_BYTES / 64) * 8;
+    const least = bitmapOffset + bitmapBytes;
+    const what = `the offset of the pages of RAM block ${name}`;
+    bounded(source, pagesOffset, least, Number.MAX_SAFE_INTEGER - sizeBytes, what, cursor.position - 8);
     // The pages at the end may be a hole that was never written: at least the record behind them is there.
-    const most = source.sizeBytes - sizeBytes;
-    bounded(source, pagesOffset, bitmapOffset + bitmapBytes, most, `the offset of the pages of RAM block ${name}`);
+    if (pagesOffset + sizeBytes > source.sizeBytes) {
+      throw truncated(source, pagesOffset, sizeBytes, `RAM block ${name}`);
+    }
     cursor.moveTo(pagesOffset + sizeBytes);
     return { bitmapOffset, pagesOffset };
   }
@@ -144,6 +157,9 @@ export class RamSections {
     const name = this.#block?.name ?? '';
     return corrupt(this.#cursor.source, `a page at 0x${offset.toString(16)} of RAM block "${name}" can't be`, {
       offset: this.#cursor.position,
+      expected: this.#isMapped
+        ? 'none in a mapped-ram file'
+        : `one below 0x${(this.#block?.sizeBytes ?? 0).toString(16)}`,
       found: offset,
     });
   }
@@ -160,12 +176,15 @@ export class RamSections {
     if (name === undefined) {
       return corrupt(source, `a word of a RAM section has flags 0x${flags.toString(16)}`, {
         offset: position - 8,
+        expected: 'flags of a page, a list of blocks or an end',
         found: flags,
       });
     }
-    return new VmcorralError('UNSUPPORTED', `${source.path} is a QEMU migration stream with ${name}`, {
-      hint: 'dump the guest with `virsh dump`, which uses none of that',
-      facts: { path: source.path, offset: position - 8, flags },
+    const hint = 'dump the guest with `virsh dump`, which uses none of that';
+    return unsupported(source, `is a QEMU migration stream with ${name}`, hint, {
+      offset: position - 8,
+      expected: 'whole pages, compressed or not',
+      flags,
     });
   }
 }

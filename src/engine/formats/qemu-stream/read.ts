@@ -79,7 +79,9 @@ class QemuStreamImage implements MemoryImage {
     if (view.getUint16(0) !== FORMAT_ELF || size > MAX_VMCOREINFO_BYTES || !Number.isSafeInteger(address)) return [];
     const bytes = new Uint8Array(size);
     try {
-      return this.read(address, bytes) < size ? [] : parseNotes(bytes).slice(0, 1);
+      return this.read(address, bytes) < size
+        ? []
+        : parseNotes(bytes, { path: 'guest memory', offset: address }).slice(0, 1);
     } catch (error) {
       // What the guest wrote there is its own business.
       if (isVmcorralError(error)) return [];

@@ -1,7 +1,7 @@
 /** The records of a stream from front to back: what it is, its RAM, and where each device's state stands. */
 
-import { isVmcorralError, VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, bounded, corrupt } from '../byte-source.js';
+import { isVmcorralError, type VmcorralError } from '../../../model/errors.js';
+import { type ByteSource, bounded, corrupt, unsupported } from '../byte-source.js';
 import { StreamCursor } from './cursor.js';
 import { type DescribedDevice, type Description, findDescription } from './description.js';
 import {
@@ -79,11 +79,9 @@ class SectionWalk {
     cursor.skip(4);
     this.#version = cursor.u32('the version of the stream');
     if (this.#version !== STREAM_VERSION) {
-      throw new VmcorralError(
-        'UNSUPPORTED',
-        `${this.#source.path} is a QEMU migration stream of version ${this.#version}; only ${STREAM_VERSION} is read`,
-        { hint: 'dump the guest with a QEMU of this millennium', facts: { path: this.#source.path, offset: 4 } },
-      );
+      const what = `is a QEMU migration stream of version ${this.#version}`;
+      const hint = 'dump the guest with a QEMU of this millennium';
+      throw unsupported(this.#source, what, hint, { offset: 4, expected: STREAM_VERSION });
     }
   }
 
@@ -98,7 +96,8 @@ class SectionWalk {
       return Number(error.facts.offset) + Number(error.facts.needed);
     }
     if (this.#isRamDone) return undefined;
-    throw corrupt(this.#source, 'the stream ends before its RAM does', { offset: this.#cursor.position });
+    const offset = this.#cursor.position - 1;
+    throw corrupt(this.#source, 'the stream ends before its RAM does', { offset, expected: 'the rest of its RAM' });
   }
 
   /** A description that does not fit costs the devices, not the memory: none of them is then believed. */
@@ -152,22 +151,24 @@ class SectionWalk {
         return;
       case RecordType.sectionFooter: {
         const id = cursor.u32('the footer of a section');
-        if (id !== this.#sectionId) throw this.#unexpected(at, `the footer of section ${id}, not ${this.#sectionId}`);
+        if (id !== this.#sectionId)
+          throw this.#unexpected(at, `the footer of section ${id}`, `that of ${this.#sectionId}`);
         return;
       }
       default:
-        throw this.#unexpected(at, `a record of type 0x${type.toString(16)}`);
+        throw this.#unexpected(at, `a record of type 0x${type.toString(16)}`, 'a section, a command or the end');
     }
   }
 
-  #unexpected(offset: number, what: string): VmcorralError {
-    return corrupt(this.#source, `${what} at offset ${offset}`, { offset });
+  #unexpected(offset: number, what: string, expected: string): VmcorralError {
+    return corrupt(this.#source, what, { offset, expected });
   }
 
   #readConfiguration(): void {
     const cursor = this.#cursor;
+    const offset = cursor.position;
     const length = cursor.u32('the machine type');
-    bounded(this.#source, length, 0, MAX_MACHINE_TYPE_BYTES, 'the length of the machine type');
+    bounded(this.#source, length, 0, MAX_MACHINE_TYPE_BYTES, 'the length of the machine type', offset);
     this.#machineType = cursor.text(length, 'the machine type');
     for (let more = true; more; ) {
       const at = cursor.position;
@@ -186,24 +187,25 @@ class SectionWalk {
       this.#readCapabilities();
     } else if (name === 'configuration/target-page-bits') {
       const bits = cursor.u32('the page size');
-      if (bits !== PAGE_BITS) throw this.#unsupported(`pages of ${2 ** (bits & 31)} bytes`, at);
+      if (bits !== PAGE_BITS) throw this.#unsupported(`pages of ${2 ** (bits & 31)} bytes`, at, `${2 ** PAGE_BITS}`);
     } else if (name === 'configuration/uuid') {
       // Only with x-validate-uuid.
       cursor.skip(16);
     } else {
-      throw this.#unsupported(`"${name}" in its configuration`, at);
+      throw this.#unsupported(`"${name}" in its configuration`, at, 'capabilities, page size and UUID only');
     }
   }
 
   #readCapabilities(): void {
     const cursor = this.#cursor;
     const at = cursor.position;
-    const count = bounded(this.#source, cursor.u32('capabilities'), 0, MAX_CAPABILITIES, 'the number of capabilities');
+    const found = cursor.u32('capabilities');
+    const count = bounded(this.#source, found, 0, MAX_CAPABILITIES, 'the number of capabilities', at);
     for (let i = 0; i < count; i++) {
       const name = cursor.string('the name of a capability');
       if (name === 'mapped-ram') this.#isMapped = true;
       else if (name === 'x-ignore-shared') {
-        throw this.#unsupported('x-ignore-shared: memory shared with other processes was left out', at);
+        throw this.#unsupported('x-ignore-shared', at, 'memory that is shared with other processes, too');
       }
     }
     this.#ram = new RamSections(cursor, this.#isMapped);
@@ -212,7 +214,7 @@ class SectionWalk {
   #readSection(type: number): void {
     const cursor = this.#cursor;
     if (++this.#sections > MAX_SECTIONS) {
-      throw this.#unexpected(cursor.position, `one of more than ${MAX_SECTIONS} sections`);
+      throw this.#unexpected(cursor.position, 'one more section', `${MAX_SECTIONS} at most`);
     }
     this.#sectionId = cursor.u32('the header of a section');
     const name = cursor.string('the header of a section');
@@ -223,7 +225,8 @@ class SectionWalk {
       return;
     }
     if (name !== RAM_SECTION || version !== RAM_VERSION || this.#ramId >= 0) {
-      throw this.#unsupported(`a section "${name}" of version ${version}, whose length is not known`, cursor.position);
+      const what = `a section "${name}" of version ${version}, whose length is not known`;
+      throw this.#unsupported(what, cursor.position, `${RAM_SECTION} of version ${RAM_VERSION}, once`);
     }
     this.#ramId = this.#sectionId;
     this.#ram.readBody();
@@ -231,7 +234,9 @@ class SectionWalk {
 
   #readPart(type: number): void {
     const id = this.#cursor.u32('the header of a section');
-    if (id !== this.#ramId) throw this.#unexpected(this.#cursor.position, `a part of section ${id}, which never began`);
+    if (id !== this.#ramId) {
+      throw this.#unexpected(this.#cursor.position - 4, `a part of section ${id}`, 'one that has begun');
+    }
     this.#sectionId = id;
     this.#ram.readBody();
     if (type === RecordType.sectionEnd) this.#isRamDone = true;
@@ -241,8 +246,8 @@ class SectionWalk {
     const offset = this.#cursor.position;
     const described = this.#description?.find(name, instance);
     if (described === undefined) {
-      if (this.#isRamDone) throw this.#unexpected(offset, `section "${name}", which is not described,`);
-      throw this.#unsupported(`"${name}" before its RAM, and no description that tells its length`, offset);
+      if (this.#isRamDone) throw this.#unexpected(offset, `section "${name}"`, 'one that is described');
+      throw this.#unsupported(`"${name}" before its RAM`, offset, 'a description that tells its length');
     }
     this.#devices.push({ ...described, version, offset });
     this.#cursor.skip(described.sizeBytes);
@@ -254,13 +259,15 @@ class SectionWalk {
     const command = cursor.u16('a command');
     cursor.skip(cursor.u16('a command'));
     if (HARMLESS_COMMANDS.includes(command)) return;
-    throw this.#unsupported(`command ${command}: ${COMMAND_NAMES[command] ?? 'not known'}`, at);
+    throw this.#unsupported(
+      `command ${command}: ${COMMAND_NAMES[command] ?? 'not known'}`,
+      at,
+      'none that moves pages',
+    );
   }
 
-  #unsupported(what: string, offset: number): VmcorralError {
-    return new VmcorralError('UNSUPPORTED', `${this.#source.path} is a QEMU migration stream with ${what}`, {
-      hint: 'dump the guest with `virsh dump`, best with --memory-only',
-      facts: { path: this.#source.path, offset },
-    });
+  #unsupported(what: string, offset: number, expected: string): VmcorralError {
+    const hint = 'dump the guest with `virsh dump`, best with --memory-only';
+    return unsupported(this.#source, `is a QEMU migration stream with ${what}`, hint, { offset, expected });
   }
 }

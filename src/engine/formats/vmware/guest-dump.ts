@@ -5,9 +5,8 @@
  * References: crash vmware_guestdump.c (abcb45e; before 8.0.6 version 4 only); VMWARE-FORMATS 8.
  */
 
-import { VmcorralError } from '../../../model/errors.js';
 import { NO_SEGMENT, type X86Cpu, type X86Segment } from '../../image/cpu-notes.js';
-import { type ByteSource, bounded, corrupt, readExact, truncated } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, truncated, unsupported } from '../byte-source.js';
 import {
   GUEST_CPU_CONTROL_BYTES,
   GUEST_CPU_PAGE_BYTES,
@@ -28,6 +27,8 @@ export interface GuestDump {
   readonly product: string;
   readonly cpus: readonly X86Cpu[];
   readonly regions: readonly RegionEntry[];
+  /** Where the file tells of them. */
+  readonly regionsAt: number;
   /** Of the memory file: exactly. */
   readonly memoryBytes: number;
 }
@@ -42,6 +43,8 @@ interface Head {
   readonly addsUp: boolean;
   /** Of version 7; other versions are x86. */
   readonly isX86: boolean;
+  /** Where pages and holes stand. */
+  readonly memoryAt: number;
   /** Where the vCPUs start. */
   readonly cpusAt: number;
 }
@@ -89,6 +92,7 @@ function headOf(bytes: Uint8Array): Head | undefined {
       Number.isSafeInteger(allPages * PAGE_BYTES) &&
       memory.lastAddress + 1 === allPages * PAGE_BYTES,
     isX86: version < 7 || view.getUint32(behind, true) === ARCHITECTURE_X86,
+    memoryAt: at,
     cpusAt: behind + shape.behindMemory + (version === 1 ? HOLE_BYTES_V1 * memory.holeCount : 0),
   };
 }
@@ -97,36 +101,44 @@ function headOf(bytes: Uint8Array): Head | undefined {
 export function readGuestDump(source: ByteSource): GuestDump {
   const bytes = new Uint8Array(HEAD_BYTES);
   const head = headOf(bytes.subarray(0, source.read(0, bytes, 0, HEAD_BYTES)));
-  if (head === undefined) throw corrupt(source, 'its header makes no sense', { offset: 0 });
-  if (!head.isX86) {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} is of an aarch64 guest`, {
-      hint: 'VMware guests are read on x86-64 only',
-      facts: { path: source.path },
+  if (head === undefined) {
+    throw corrupt(source, 'its header makes no sense', {
+      offset: 0,
+      expected: 'version 1 or 3 to 7 and two holes at most',
     });
   }
-  const cpuCount = bounded(source, head.cpuCount, 1, MAX_CPUS, 'the number of vCPUs');
+  if (!head.isX86) {
+    throw unsupported(source, 'is of an aarch64 guest', 'VMware guests are read on x86-64 only', {
+      offset: head.memoryAt,
+      expected: 'an x86-64 guest',
+    });
+  }
+  const cpuCountAt = GuestDumpHeader.fields.cpuCount.offset;
+  const cpuCount = bounded(source, head.cpuCount, 1, MAX_CPUS, 'the number of vCPUs', cpuCountAt);
   const cpuBytes = GUEST_CPU_CONTROL_BYTES + head.shape.cpuGap + GUEST_CPU_REGISTER_BYTES;
   const expected = head.cpusAt + cpuCount * (cpuBytes + GUEST_CPU_PAGE_BYTES);
   if (source.sizeBytes < expected) throw truncated(source, head.cpusAt, expected - head.cpusAt, `${cpuCount} vCPUs`);
   if (source.sizeBytes > expected) {
-    throw corrupt(source, `${cpuCount} vCPUs make ${expected} bytes, the file has ${source.sizeBytes}`, { expected });
+    const what = `bytes follow ${cpuCount} vCPUs up to ${source.sizeBytes}`;
+    throw corrupt(source, what, { offset: expected, expected: 'the end of the file', found: source.sizeBytes });
   }
   return {
     version: head.version,
     product: head.shape.product,
     cpus: readCpus(source, head, cpuCount, cpuBytes),
     regions: regionsAround(source, head),
+    regionsAt: head.memoryAt,
     memoryBytes: head.pages * PAGE_BYTES,
   };
 }
 
 /** Memory is what lies around the holes; in the file it is one piece. */
-function regionsAround(source: ByteSource, { pages, holes }: Head): RegionEntry[] {
+function regionsAround(source: ByteSource, { pages, holes, memoryAt }: Head): RegionEntry[] {
   const regions: RegionEntry[] = [];
   let ppn = 0;
   let page = 0;
   for (const hole of [...holes].sort((a, b) => a.page - b.page)) {
-    const size = bounded(source, hole.page - ppn, 0, pages - page, 'the memory below a hole, in pages');
+    const size = bounded(source, hole.page - ppn, 0, pages - page, 'the memory below a hole, in pages', memoryAt);
     regions.push({ ppn, page, pages: size });
     page += size;
     ppn = hole.page + hole.pages;

@@ -90,6 +90,9 @@ export function assertPair(statePath: string, vmemPath: string, { count, misses 
       hint: 'take the .vmem that was written together with this state: two snapshots of a guest differ only in the number',
       facts: {
         path: vmemPath,
+        // All of it: nothing tells which page would be the wrong one.
+        offset: 0,
+        expected: `the memory of ${statePath}`,
         state: statePath,
         checks: count,
         failed: misses.length,

@@ -63,29 +63,33 @@ function kindOf({ path: name }: ByteSource): string {
 function regionsInside(source: ByteSource, state: VmwareState, memory: NonNullable<VmwareState['memory']>): Region[] {
   const pages = Math.floor(memory.bytes / PAGE_BYTES);
   const entries = state.regions.length > 0 ? state.regions : [{ ppn: 0, page: 0, pages }];
-  const regions = placeRegions(source, entries, memory.offset);
+  const regions = placeRegions(source, entries, memory.offset, state.regionsAt);
   const needed = endOfRegions(regions) - memory.offset;
   if (needed > memory.bytes) {
-    throw corrupt(source, `its memory has ${memory.bytes} bytes, the regions in it need ${needed}`, { needed });
+    throw corrupt(source, `its memory has ${memory.bytes} bytes`, {
+      offset: memory.offset,
+      expected: `${needed}, as its regions say`,
+    });
   }
   return regions;
 }
 
 /** Bytes of the .vmem; undefined where the state says nothing of memory. */
-function neededOf(source: ByteSource, { regions, memoryMiB }: VmwareState): number | undefined {
-  if (regions.length > 0) return endOfRegions(placeRegions(source, regions, 0));
+function neededOf(source: ByteSource, { regions, regionsAt, memoryMiB }: VmwareState): number | undefined {
+  if (regions.length > 0) return endOfRegions(placeRegions(source, regions, 0, regionsAt));
   return memoryMiB === undefined || memoryMiB === 0 ? undefined : memoryMiB * 2 ** 20;
 }
 
 interface Pair {
   readonly cpus: readonly X86Cpu[];
   readonly regions: VmwareState['regions'];
+  readonly regionsAt: number;
 }
 
 function openWithVmem(
   source: ByteSource,
   format: string,
-  { cpus, regions }: Pair,
+  { cpus, regions, regionsAt }: Pair,
   needed: number | undefined,
   about: Facts,
   context: OpenContext,
@@ -93,7 +97,7 @@ function openWithVmem(
   const vmem = openVmem(source, needed, context);
   try {
     const pages = Math.floor(vmem.sizeBytes / PAGE_BYTES);
-    const placed = placeRegions(source, regions.length > 0 ? regions : [{ ppn: 0, page: 0, pages }], 0);
+    const placed = placeRegions(source, regions.length > 0 ? regions : [{ ppn: 0, page: 0, pages }], 0, regionsAt);
     const facts: Facts = { ...about, memory: path.basename(vmem.path) };
     if (needed !== undefined && vmem.sizeBytes > needed) facts.unusedBytes = vmem.sizeBytes - needed;
     const image = new VmwareImage({ format, notes: notesOf(cpus), facts, regions: placed, memory: vmem });

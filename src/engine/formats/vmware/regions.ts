@@ -15,28 +15,52 @@ export interface Region {
  * Nothing is taken for granted of the entries: not their order, not that one follows the other in the file (holes of
  * the address space are not stored), not their number.
  * @param base where the memory starts in its file
+ * @param place where the state says all this
  * @throws CORRUPT when regions overlap, in the guest or in the file
  */
-export function placeRegions(source: ByteSource, entries: readonly RegionEntry[], base: number): Region[] {
+export function placeRegions(
+  source: ByteSource,
+  entries: readonly RegionEntry[],
+  base: number,
+  place: number,
+): Region[] {
   const regions: Region[] = [];
   for (const { ppn, page, pages } of entries) {
-    for (const value of [ppn, page, pages]) bounded(source, value, 0, MAX_PAGE_NUMBER, 'a page number of a region');
+    for (const value of [ppn, page, pages]) {
+      bounded(source, value, 0, MAX_PAGE_NUMBER, 'a page number of a region', place);
+    }
     if (pages === 0) continue;
     regions.push({ start: ppn * PAGE_BYTES, size: pages * PAGE_BYTES, offset: base + page * PAGE_BYTES });
   }
-  if (regions.length === 0) throw corrupt(source, 'its memory regions are all empty', { found: entries.length });
-  assertDisjoint(source, regions, 'offset', 'in the file');
-  assertDisjoint(source, regions, 'start', 'in guest memory');
+  if (regions.length === 0) {
+    throw corrupt(source, `its ${entries.length} memory regions are all empty`, {
+      offset: place,
+      expected: 'one page',
+    });
+  }
+  assertDisjoint(source, regions, 'offset', 'in the file', place);
+  assertDisjoint(source, regions, 'start', 'in guest memory', place);
   return regions;
 }
 
 /** Leaves the regions sorted by `field`. */
-function assertDisjoint(source: ByteSource, regions: Region[], field: 'offset' | 'start', where: string): void {
+function assertDisjoint(
+  source: ByteSource,
+  regions: Region[],
+  field: 'offset' | 'start',
+  where: string,
+  place: number,
+): void {
   regions.sort((a, b) => a[field] - b[field]);
   for (const [i, region] of regions.entries()) {
     const next = regions[i + 1];
-    if (next === undefined || region[field] + region.size <= next[field]) continue;
-    throw corrupt(source, `memory regions overlap ${where} at 0x${next[field].toString(16)}`, { found: next[field] });
+    const end = region[field] + region.size;
+    if (next === undefined || end <= next[field]) continue;
+    throw corrupt(source, `memory regions overlap ${where} at 0x${next[field].toString(16)}`, {
+      offset: place,
+      expected: `0x${end.toString(16)} or more`,
+      found: next[field],
+    });
   }
 }
 

@@ -1,8 +1,7 @@
 /** A checkpoint's state (.vmss, .vmsn): groups of tags, of which three are read. */
 
-import { VmcorralError } from '../../../model/errors.js';
 import type { X86Cpu } from '../../image/cpu-notes.js';
-import { type ByteSource, bounded, corrupt, readExact, truncated } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, truncated, unsupported } from '../byte-source.js';
 import {
   CHECKPOINT_MAGICS,
   CheckpointHeader,
@@ -31,6 +30,8 @@ export interface VmwareState {
   readonly cpus: readonly X86Cpu[];
   /** Empty: memory is one piece from address 0. */
   readonly regions: readonly RegionEntry[];
+  /** Where the file tells of them. */
+  readonly regionsAt: number;
   /** Undefined: the memory is in a file of its own, or was not saved. */
   readonly memory: { readonly offset: number; readonly bytes: number } | undefined;
 }
@@ -62,7 +63,7 @@ export function isCheckpoint(head: Uint8Array): boolean {
 
 /** Positions of the groups that are read. */
 function readGroups(source: ByteSource, count: number): Groups {
-  bounded(source, count, 1, MAX_GROUPS, 'the number of groups');
+  bounded(source, count, 1, MAX_GROUPS, 'the number of groups', CheckpointHeader.fields.groupCount.offset);
   const table = readExact(source, CheckpointHeader.size, count * GroupEntry.size, 'the table of groups');
   const view = new DataView(table.buffer);
   const tableEnd = CheckpointHeader.size + table.length;
@@ -71,8 +72,9 @@ function readGroups(source: ByteSource, count: number): Groups {
     const { name, position } = GroupEntry.read(view, i * GroupEntry.size);
     if (name !== 'Checkpoint' && name !== 'cpu' && name !== 'memory') continue;
     const offset = CheckpointHeader.size + i * GroupEntry.size;
-    if (groups.has(name)) throw corrupt(source, `it has two groups "${name}"`, { offset });
-    bounded(source, position, tableEnd, Number.MAX_SAFE_INTEGER, `the position of group "${name}"`);
+    if (groups.has(name)) throw corrupt(source, `it has two groups "${name}"`, { offset, expected: 'one' });
+    const positionAt = offset + GroupEntry.fields.position.offset;
+    bounded(source, position, tableEnd, Number.MAX_SAFE_INTEGER, `the position of group "${name}"`, positionAt);
     groups.set(name, position);
   }
   return groups;
@@ -80,7 +82,10 @@ function readGroups(source: ByteSource, count: number): Groups {
 
 const NOTHING_KNOWN = { product: '', productVersion: '', memoryMiB: undefined };
 
-function readCheckpointGroup(reader: TagReader, groups: Groups): Omit<VmwareState, 'cpus' | 'regions' | 'memory'> {
+function readCheckpointGroup(
+  reader: TagReader,
+  groups: Groups,
+): Omit<VmwareState, 'cpus' | 'regions' | 'regionsAt' | 'memory'> {
   const known: { product: string; productVersion: string; memoryMiB: number | undefined } = { ...NOTHING_KNOWN };
   for (const tag of tagsOf(reader, groups, 'Checkpoint')) {
     if (tag.name === 'ProductName' && tag.kind === 'block') known.product = textOf(reader.bytes(tag, 256));
@@ -107,11 +112,11 @@ function readCpuGroup(source: ByteSource, reader: TagReader, groups: Groups): X8
   let highest = -1;
   for (const tag of tagsOf(reader, groups, 'cpu')) {
     if (tag.name === 'cpu:numVCPUs') {
-      count = bounded(source, Number(reader.value(tag)), 1, MAX_CPUS, 'the number of vCPUs');
+      count = bounded(source, Number(reader.value(tag)), 1, MAX_CPUS, 'the number of vCPUs', tag.offset);
     }
     const [cpu] = tag.indices;
     if (cpu === undefined) continue;
-    bounded(source, cpu, 0, (count ?? MAX_CPUS) - 1, `the number of the vCPU before offset ${tag.offset}`);
+    bounded(source, cpu, 0, (count ?? MAX_CPUS) - 1, 'the number of the vCPU of a tag', tag.offset);
     highest = Math.max(highest, cpu);
     const registers = cpus.get(cpu) ?? new Map();
     cpus.set(cpu, registers);
@@ -120,7 +125,7 @@ function readCpuGroup(source: ByteSource, reader: TagReader, groups: Groups): X8
   if (cpus.size === 0) return [];
   // Registers may stand before the count.
   count ??= highest + 1;
-  bounded(source, highest, 0, count - 1, 'the highest number of a vCPU');
+  bounded(source, highest, 0, count - 1, 'the highest number of a vCPU', groups.get('cpu') ?? 0);
   return Array.from({ length: count }, (_, cpu) => cpuOf(cpus.get(cpu) ?? new Map()));
 }
 
@@ -128,27 +133,30 @@ function readMemoryGroup(
   source: ByteSource,
   reader: TagReader,
   groups: Groups,
-): Pick<VmwareState, 'regions' | 'memory'> {
+): Pick<VmwareState, 'regions' | 'regionsAt' | 'memory'> {
   const rows = new Map<number, Partial<Record<RegionField, number>>>();
   let count = 0;
   let memory: VmwareState['memory'];
   for (const tag of tagsOf(reader, groups, 'memory')) {
     if (tag.name === 'regionsCount') {
-      count = bounded(source, Number(reader.value(tag)), 0, MAX_REGIONS, 'the number of memory regions');
+      count = bounded(source, Number(reader.value(tag)), 0, MAX_REGIONS, 'the number of memory regions', tag.offset);
     }
     const field = REGION_FIELDS.get(tag.name);
     const [index] = tag.indices;
     if (field !== undefined && index !== undefined) {
-      bounded(source, index, 0, MAX_REGIONS - 1, `the number of the memory region before offset ${tag.offset}`);
+      bounded(source, index, 0, MAX_REGIONS - 1, 'the number of the memory region of a tag', tag.offset);
       rows.set(index, { ...rows.get(index), [field]: Number(reader.value(tag)) });
     }
     if (tag.name !== 'Memory' || tag.kind === 'value') continue;
-    if (memory !== undefined) throw corrupt(source, 'it has two blocks of memory', { offset: tag.offset });
+    if (memory !== undefined)
+      throw corrupt(source, 'a second block of memory', { offset: tag.offset, expected: 'one' });
     memory = memoryOf(source, tag);
     // The file is cut inside of the memory: nothing can follow.
     if (tag.offset + tag.storedBytes > source.sizeBytes) break;
   }
-  return { memory, regions: Array.from({ length: count }, (_, i) => regionOf(source, rows.get(i), i, count)) };
+  const regionsAt = groups.get('memory') ?? 0;
+  const regions = Array.from({ length: count }, (_, i) => regionOf(source, rows.get(i), i, regionsAt));
+  return { memory, regions, regionsAt };
 }
 
 type RegionField = keyof RegionEntry;
@@ -160,9 +168,10 @@ const REGION_FIELDS: ReadonlyMap<string, RegionField> = new Map([
 
 function memoryOf(source: ByteSource, tag: Tag): NonNullable<VmwareState['memory']> {
   if (tag.kind === 'compressed') {
-    throw new VmcorralError('UNSUPPORTED', `${source.path} has compressed memory, which no public program reads`, {
-      hint: 'suspend or snapshot the guest on a product that writes a .vmem beside the state',
-      facts: { path: source.path, offset: tag.offset },
+    const hint = 'suspend or snapshot the guest on a product that writes a .vmem beside the state';
+    throw unsupported(source, 'has compressed memory, which no public program reads', hint, {
+      offset: tag.offset,
+      expected: 'memory as it is',
     });
   }
   if (tag.offset > source.sizeBytes) throw truncated(source, tag.offset, tag.storedBytes, 'the memory');
@@ -173,11 +182,14 @@ function regionOf(
   source: ByteSource,
   row: Partial<RegionEntry> | undefined,
   index: number,
-  count: number,
+  offset: number,
 ): RegionEntry {
   const { ppn, page, pages } = row ?? {};
   if (ppn === undefined || page === undefined || pages === undefined) {
-    throw corrupt(source, `memory region ${index} of ${count} is not described`, { found: index });
+    throw corrupt(source, `memory region ${index} is not described`, {
+      offset,
+      expected: [...REGION_FIELDS.keys()].join(', '),
+    });
   }
   return { ppn, page, pages };
 }

@@ -25,6 +25,9 @@ const MAX_BLOCK_BYTES = 2 ** 52;
 const NAME_BYTES = 255;
 const CACHE_BLOCK_BYTES = 16 << 10;
 
+/** Names come from the file. */
+const printable = (name: string): string => name.replace(/[^ -~]/g, '?').slice(0, 64);
+
 export class TagReader {
   readonly #source: ByteSource;
   readonly #cache: BlockCache;
@@ -49,12 +52,13 @@ export class TagReader {
       this.#load(at, 2);
       const [flags = 0, nameLength = 0] = this.#bytes;
       if (flags === 0 && nameLength === 0) return;
-      if (nameLength === 0) throw corrupt(this.#source, `the tag at offset ${at} has no name`, { offset: at });
+      if (nameLength === 0)
+        throw corrupt(this.#source, 'a tag has no name', { offset: at, expected: 'one of 1 byte or more' });
       const tag = this.#tagAt(at + 2, flags, nameLength);
       yield tag;
       at = tag.offset + tag.storedBytes;
     }
-    throw corrupt(this.#source, `the group at offset ${position} has more than ${MAX_TAGS} tags`, { offset: position });
+    throw corrupt(this.#source, 'a group of too many tags', { offset: position, expected: `${MAX_TAGS} at most` });
   }
 
   #tagAt(position: number, flags: number, nameLength: number): Tag {
@@ -69,7 +73,7 @@ export class TagReader {
     if (size < TAG_COMPRESSED_BLOCK) return { name, indices, kind: 'value', offset, storedBytes: size };
     this.#load(offset, this.#block.size);
     const { stored, padding } = this.#block.read(this.#view, 0);
-    const storedBytes = bounded(this.#source, stored, 0, MAX_BLOCK_BYTES, `the size of the block at offset ${offset}`);
+    const storedBytes = bounded(this.#source, stored, 0, MAX_BLOCK_BYTES, 'the size of a block', offset);
     offset += this.#block.size + padding;
     return { name, indices, kind: size === TAG_BLOCK ? 'block' : 'compressed', offset, storedBytes };
   }
@@ -77,8 +81,9 @@ export class TagReader {
   /** Little-endian and unsigned, of the size that the tag declares: it differs between versions. @throws CORRUPT */
   value(tag: Tag): bigint {
     if (tag.kind !== 'value' || tag.storedBytes === 0 || tag.storedBytes > 8) {
-      throw corrupt(this.#source, `the tag before offset ${tag.offset} is no number of 1 to 8 bytes`, {
+      throw corrupt(this.#source, `tag "${printable(tag.name)}" is no number`, {
         offset: tag.offset,
+        expected: '1 to 8 bytes',
         found: tag.storedBytes,
       });
     }

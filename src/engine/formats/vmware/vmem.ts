@@ -6,7 +6,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { VmcorralError } from '../../../model/errors.js';
-import { type ByteSource, openFileSource } from '../byte-source.js';
+import { type ByteSource, openFileSource, unsupported } from '../byte-source.js';
 import type { OpenContext } from '../format.js';
 import { isGuestDump } from './guest-dump.js';
 import { CheckpointHeader, ENCRYPTED_MAGIC, PAGE_BYTES } from './layout.js';
@@ -81,19 +81,15 @@ function assertPlain(vmem: ByteSource, needed: number | undefined): void {
   const head = new Uint8Array(16);
   if (vmem.read(0, head, 0, 16) < 16) return;
   const [first = 0, second, packed = 0, fourth] = new Uint32Array(head.buffer);
-  const facts = { path: vmem.path };
+  const plain = { offset: 0, expected: 'guest memory as it is' };
   if (first === ENCRYPTED_MAGIC) {
-    throw new VmcorralError('UNSUPPORTED', `${vmem.path} is encrypted`, {
-      hint: 'on ESXi, `crypto-util encobj decrypt` decrypts it for one who holds the key',
-      facts,
-    });
+    const hint = 'on ESXi, `crypto-util encobj decrypt` decrypts it for one who holds the key';
+    throw unsupported(vmem, 'is encrypted', hint, plain);
   }
   const isPacked = first === 4 << 20 && second === 0 && fourth === 0 && packed > 0 && packed <= first;
   if (isPacked && (needed === undefined || vmem.sizeBytes < needed)) {
-    throw new VmcorralError('UNSUPPORTED', `${vmem.path} is a compressed .vmem, which is not supported`, {
-      hint: 'suspend or snapshot the guest on a product that writes it plain',
-      facts,
-    });
+    const hint = 'suspend or snapshot the guest on a product that writes it plain';
+    throw unsupported(vmem, 'is a compressed .vmem, which is not supported', hint, plain);
   }
 }
 
@@ -107,7 +103,7 @@ function assertSize(state: ByteSource, vmem: ByteSource, needed: number | undefi
     `${vmem.path} is cut short: ${says} ${expected} bytes of memory, the file has ${sizeBytes}`,
     {
       hint: 'the copy may still be running, or the datastore was full; compare the size with the source',
-      facts: { path: vmem.path, state: state.path, expected, size: sizeBytes },
+      facts: { path: vmem.path, state: state.path, offset: sizeBytes, expected, size: sizeBytes },
     },
   );
 }

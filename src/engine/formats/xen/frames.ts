@@ -1,8 +1,8 @@
 /** The table of frame numbers of a Xen core: which frame stands on which page of the file. */
 
-import { VmcorralError } from '../../../model/errors.js';
+import type { VmcorralError } from '../../../model/errors.js';
 import type { MemoryRange } from '../../image/memory-image.js';
-import { type ByteSource, corrupt, readExactInto, truncated } from '../byte-source.js';
+import { type ByteSource, corrupt, readExactInto, truncated, unsupported } from '../byte-source.js';
 import { MAX_FRAME, MAX_RANGES, MAX_RUNS, P2M_ENTRY_BYTES, PAGE_SIZE, PFN_ENTRY_BYTES } from './layout.js';
 import { RunMap } from './runs.js';
 import type { XenCore } from './sections.js';
@@ -54,7 +54,7 @@ export function readFrames(source: ByteSource, core: XenCore): Frames {
   }
   pageOf.finish();
   frameOfMachine.finish();
-  return { pageOf, frameOfMachine, invalidCount, ranges: rangesOf(source, pageOf) };
+  return { pageOf, frameOfMachine, invalidCount, ranges: rangesOf(source, table.offset, pageOf) };
 }
 
 /** -1 for all ones: no page. */
@@ -65,25 +65,21 @@ function frameAt(view: DataView, at: number): number {
 }
 
 function tooLarge(source: ByteSource, frame: number, offset: number) {
-  return corrupt(source, `a frame number at offset ${offset} is 0x${frame.toString(16)}, beyond 52 address bits`, {
+  return corrupt(source, `a frame number is 0x${frame.toString(16)}`, {
     offset,
+    expected: 'none beyond 52 address bits',
     found: frame,
   });
 }
 
 function tooScattered(source: ByteSource, offset: number): VmcorralError {
-  return new VmcorralError(
-    'UNSUPPORTED',
-    `${source.path}: its table of frames cuts memory into more than ${MAX_RUNS} pieces (up to offset ${offset})`,
-    {
-      hint: 'no guest is known that does; if this is a whole core of a real one, please report it',
-      facts: { path: source.path, offset, expected: MAX_RUNS },
-    },
-  );
+  const hint = 'no guest is known that does; if this is a whole core of a real one, please report it';
+  const expected = `${MAX_RUNS} pieces at most`;
+  return unsupported(source, 'has a table of frames that cuts memory into small pieces', hint, { offset, expected });
 }
 
 /** Runs rise, but neighbours may touch: their pages lie apart in the file. */
-function rangesOf(source: ByteSource, pageOf: RunMap): MemoryRange[] {
+function rangesOf(source: ByteSource, offset: number, pageOf: RunMap): MemoryRange[] {
   const ranges: { start: number; size: number }[] = [];
   for (let run = 0; run < pageOf.count; run++) {
     const start = pageOf.keyOf(run) * PAGE_SIZE;
@@ -92,9 +88,8 @@ function rangesOf(source: ByteSource, pageOf: RunMap): MemoryRange[] {
     if (previous !== undefined && previous.start + previous.size === start) previous.size += size;
     else ranges.push({ start, size });
     if (ranges.length > MAX_RANGES) {
-      throw corrupt(source, `its table of frames cuts RAM into more than ${MAX_RANGES} ranges`, {
-        ranges: ranges.length,
-      });
+      const expected = `${MAX_RANGES} at most`;
+      throw corrupt(source, 'its table of frames cuts RAM into ranges without end', { offset, expected });
     }
   }
   return ranges;

@@ -3,7 +3,7 @@
 import { NO_SEGMENT, type X86Cpu, type X86Segment, x86CpuNotes } from '../../image/cpu-notes.js';
 import type { Note } from '../../image/memory-image.js';
 import { type ByteSource, bounded, readExact } from '../byte-source.js';
-import { MAX_VCPUS, PAGE_SIZE, VcpuContext32, VcpuContext64, VGCF_IN_KERNEL } from './layout.js';
+import { MAX_VCPUS, PAGE_SIZE, Shdr, VcpuContext32, VcpuContext64, VGCF_IN_KERNEL } from './layout.js';
 import type { RunMap } from './runs.js';
 import type { XenCore } from './sections.js';
 
@@ -25,8 +25,10 @@ export function readVcpus(source: ByteSource, core: XenCore, frameOfMachine: Run
   if (prstatus === undefined || prstatus.size === 0) return NO_VCPUS;
   const is32BitPv = core.isPv && prstatus.entsize === VcpuContext32.size;
   const size = is32BitPv ? VcpuContext32.size : VcpuContext64.size;
-  bounded(source, prstatus.entsize, size, size, 'the size of a vCPU context');
-  const count = bounded(source, prstatus.size / size, 1, MAX_VCPUS, 'the number of vCPU contexts');
+  const { fields } = Shdr;
+  const placeOf = (field: keyof typeof fields) => prstatus.place + fields[field].offset;
+  bounded(source, prstatus.entsize, size, size, 'the size of a vCPU context', placeOf('entsize'));
+  const count = bounded(source, prstatus.size / size, 1, MAX_VCPUS, 'the number of vCPU contexts', placeOf('size'));
   const bytes = readExact(source, prstatus.offset, prstatus.size, '.xen_prstatus');
   const view = new DataView(bytes.buffer);
   const indexes = Array.from({ length: count }, (_, i) => i);

@@ -149,7 +149,7 @@ test.each([
       void [b.writeUInt32LE(0, o.descriptors! + 12), b.writeUInt32LE(77, o.descriptors! + 8)],
     'CORRUPT',
   ],
-  ['data behind the end', U32((o) => o.descriptors! + 4, 0x7fffffff), 'TRUNCATED'],
+  ['data behind the end', U32((o) => o.descriptors! + 4, 0x7fffffff), 'CORRUPT'],
   ['zlib data said to be zstd', U32((o) => o.descriptors! + 12, 0x20), 'CORRUPT'],
   ['zlib data said to be lzo', U32((o) => o.descriptors! + 12, 0x2), 'CORRUPT'],
   ['zlib data said to be snappy', U32((o) => o.descriptors! + 12, 0x4), 'CORRUPT'],

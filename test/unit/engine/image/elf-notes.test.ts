@@ -4,6 +4,8 @@ import { buildNotes, descOffset, parseNotes, vmcoreinfoText, vmcoreinfoValue } f
 import { noteOf } from '../../../builders/elf-core.js';
 import { errorOf } from '../../../builders/engine-files.js';
 
+const PLACE = { path: 'x', offset: 0 };
+
 const note = fc.record({
   owner: fc.string({ unit: fc.constantFrom(...'ABCxyz_'), minLength: 1, maxLength: 20 }),
   type: fc.nat(0xffffffff),
@@ -13,14 +15,14 @@ const note = fc.record({
 test('notes that were built are parsed to the same notes', () => {
   fc.assert(
     fc.property(fc.array(note, { maxLength: 8 }), (notes) => {
-      expect(parseNotes(buildNotes(notes))).toEqual(notes);
+      expect(parseNotes(buildNotes(notes), PLACE)).toEqual(notes);
     }),
   );
 });
 
 test('notes are built byte by byte as the specification says', () => {
   const expected = Buffer.concat([noteOf('CORE', 1, 'registers'), noteOf('VMCOREINFO', 0, 'OSRELEASE=6.1')]);
-  const notes = parseNotes(expected);
+  const notes = parseNotes(expected, PLACE);
   expect(Buffer.from(buildNotes(notes))).toEqual(expected);
   const at = descOffset(notes, 'VMCOREINFO')!;
   expect(expected.toString('latin1', at, at + 13)).toBe('OSRELEASE=6.1');
@@ -30,7 +32,7 @@ test('any bytes give notes or CORRUPT, never another failure', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 100 }), (bytes) => {
       try {
-        for (const { desc } of parseNotes(bytes)) expect(desc.length).toBeLessThanOrEqual(bytes.length);
+        for (const { desc } of parseNotes(bytes, PLACE)) expect(desc.length).toBeLessThanOrEqual(bytes.length);
       } catch (error) {
         expect(error).toMatchObject({ code: 'CORRUPT' });
       }
@@ -42,12 +44,15 @@ test('any bytes give notes or CORRUPT, never another failure', () => {
 test('a note that reaches beyond the area is CORRUPT with its offset', () => {
   const bytes = Buffer.concat([noteOf('CORE', 1, 'whole'), noteOf('QEMU', 0, 'cut')]);
   bytes.writeUInt32LE(0xfffffff0, noteOf('CORE', 1, 'whole').length + 4);
-  expect(errorOf(() => parseNotes(bytes, 1000))).toMatchObject({ code: 'CORRUPT', facts: { offset: 1028 } });
+  expect(errorOf(() => parseNotes(bytes, { path: 'x', offset: 1000 }))).toMatchObject({
+    code: 'CORRUPT',
+    facts: { offset: 1028 },
+  });
 });
 
 test("zero padding ends the notes, and the hypervisor's VMCOREINFO_XEN is not taken for the kernel's", () => {
   const bytes = Buffer.concat([noteOf('VMCOREINFO_XEN', 0, 'KERNELOFFSET=1'), Buffer.alloc(64)]);
-  const notes = parseNotes(bytes);
+  const notes = parseNotes(bytes, PLACE);
   expect(notes).toHaveLength(1);
   expect(vmcoreinfoText(notes)).toBeUndefined();
 });
