@@ -21,7 +21,7 @@ export type Era = (typeof ERAS)[number];
 export const RAM_PAGES = 0x4000;
 const STRUCT_BYTES = 64;
 const DIRECT_MAP = 0xffff_8880_0000_0000n;
-const VMEMMAP = 0xffff_ea00_0000_0000n;
+export const VMEMMAP = 0xffff_ea00_0000_0000n;
 /** Physical places of what only this guest has. */
 const ROOTS = 0x80_0000;
 const SECTIONS = 0x81_0000;

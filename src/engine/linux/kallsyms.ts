@@ -12,10 +12,15 @@ import type { AddressSpace } from './paging.js';
 import type { Vmcoreinfo } from './vmcoreinfo.js';
 
 const MAX_SYMBOLS = 2 ** 21;
-const MAX_NAME_TOKENS = 2 ** 14;
+/** A token stands for at least one character, and KSYM_NAME_LEN is 512 (128 before 6.1). */
+const MAX_NAME_TOKENS = 1024;
+/** 200 000 names take 2.5 MiB. */
+const MAX_NAMES_BYTES = 64 << 20;
 const TOKENS = 256;
 /** Names that are fetched at once. */
 const BLOCK_BYTES = 64 << 10;
+/** Memory is missing by so much at least. */
+const PAGE_BYTES = 4096;
 /** Its address is in VMCOREINFO, too. */
 const ANCHOR = '_stext';
 const MAX_TOKEN_TABLE_BYTES = 65536;
@@ -23,7 +28,8 @@ const MAX_TOKEN_TABLE_BYTES = 65536;
 /**
  * @param wanted names of global symbols
  * @param statics names of static ones, each of which there is only one of in the kernel
- * @returns what was found; empty where the kernel has no table or it can't be read. Bounded: two million symbols.
+ * @returns what was found; empty where the kernel has no table or it can't be read. Bounded: two million symbols, 64 MiB of
+ *   names.
  */
 export function findSymbols(
   space: AddressSpace,
@@ -109,6 +115,7 @@ class NameTable {
   readonly #memory: KernelMemory;
   /** Address of `bytes`. */
   #start: bigint;
+  #passed = 0;
 
   constructor(space: AddressSpace, start: bigint) {
     this.#memory = new KernelMemory(space);
@@ -132,8 +139,12 @@ class NameTable {
   #has(length: number): boolean {
     if (this.limit + length <= this.bytes.length) return true;
     this.#start += BigInt(this.limit);
+    this.#passed += this.limit;
     this.limit = 0;
-    const view = this.#memory.view(this.#start, BLOCK_BYTES) ?? this.#memory.view(this.#start, length);
+    if (this.#passed > MAX_NAMES_BYTES) return false;
+    const restOfPage = PAGE_BYTES - Number(this.#start % BigInt(PAGE_BYTES));
+    const view =
+      this.#memory.view(this.#start, BLOCK_BYTES) ?? this.#memory.view(this.#start, Math.max(length, restOfPage));
     this.bytes = view === undefined ? new Uint8Array() : new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     return length <= this.bytes.length;
   }

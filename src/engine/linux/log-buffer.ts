@@ -6,13 +6,22 @@
  */
 
 import { KernelMemory } from './kernel-memory.js';
-import { decodeLogText, type LogReading, type LogRecord, MAX_LOG_TEXT_BYTES } from './log-text.js';
+import {
+  decodeLogText,
+  LOG_LIMIT,
+  LogBudget,
+  type LogReading,
+  type LogRecord,
+  MAX_LOG_TEXT_BYTES,
+} from './log-text.js';
 import type { AddressSpace } from './paging.js';
 import type { Vmcoreinfo } from './vmcoreinfo.js';
 
 /** LOG_BUF_LEN_MAX since 5.x; a log of that size is never met. */
 const MAX_BUFFER_BYTES = 2 ** 31;
 const MAX_PLAIN_BYTES = MAX_LOG_TEXT_BYTES;
+/** Of plain text; the kernel's own lines have less than 1024 bytes. */
+const MAX_LINE = 65536;
 const MIN_RECORD_BYTES = 16;
 const MAX_RECORD_BYTES = 256;
 const FLAG_PREFIX = 4;
@@ -40,7 +49,10 @@ interface RecordAt {
   readonly record: LogRecord;
 }
 
-/** 3.5–5.9. Ends after as many records as the buffer can hold, whatever their lengths say. */
+/**
+ * 3.5–5.9. Whatever its indexes and lengths say, it is followed over the end of the buffer once, and no further than
+ * LOG_LIMIT lets it.
+ */
 export function readRecordLog(space: AddressSpace, vmcoreinfo: Vmcoreinfo): LogReading {
   const memory = new KernelMemory(space);
   const layout = recordLayout(vmcoreinfo);
@@ -51,16 +63,25 @@ export function readRecordLog(space: AddressSpace, vmcoreinfo: Vmcoreinfo): LogR
   if (buffer === undefined || first === undefined || next === undefined)
     return failed('its buffer is not in the image');
   const records: LogRecord[] = [];
-  let index = first;
-  let textBytes = 0;
-  for (let left = Math.floor(buffer.bytes / MIN_RECORD_BYTES); index !== next; left--) {
+  const budget = new LogBudget();
+  let hasWrapped = false;
+  for (let index = first; index !== next; ) {
     const at = recordAt(memory, buffer, layout, index);
-    textBytes += at?.record.text.length ?? 0;
-    if (at === undefined || left <= 0 || textBytes > MAX_LOG_TEXT_BYTES || (at.length === 0 && index === 0)) {
+    // Behind the wrap lies what is newer, up to `next`, which is never behind the oldest.
+    const isLost = hasWrapped && (index >= first || at?.length === 0);
+    if (at === undefined || isLost) {
       return { records, warnings: [`the kernel log breaks off at byte ${index} of its buffer`] };
     }
-    if (at.length > 0) append(records, at.record, at.flags);
-    index = at.length === 0 ? 0 : index + at.length;
+    if (at.length === 0) {
+      hasWrapped = true;
+      index = 0;
+      continue;
+    }
+    if (!budget.takes(at.record)) {
+      return { records, warnings: [`the kernel log is longer than ${LOG_LIMIT}: its oldest part was read`] };
+    }
+    append(records, at.record, at.flags);
+    index += at.length;
   }
   return { records, warnings: [] };
 }
@@ -131,13 +152,28 @@ export function readPlainLog(space: AddressSpace, vmcoreinfo: Vmcoreinfo): LogRe
     length <= stop
       ? decodeLogText(bytes.subarray(stop - length, stop))
       : decodeLogText(bytes.subarray(buffer.bytes - (length - stop))) + decodeLogText(bytes.subarray(0, stop));
-  return {
-    records: text
-      .split('\n')
-      .filter((line) => line !== '')
-      .map(plainRecord),
-    warnings: [],
-  };
+  return plainRecords(text);
+}
+
+/** From the newest line back: what is too much is the oldest. */
+function plainRecords(text: string): LogReading {
+  const records: LogRecord[] = [];
+  const budget = new LogBudget();
+  for (let end = text.length; end > 0; ) {
+    const start = text.lastIndexOf('\n', end - 1) + 1;
+    const line = text.slice(start, Math.min(end, start + MAX_LINE));
+    end = start - 1;
+    if (line === '') continue;
+    const record = plainRecord(line);
+    if (!budget.takes(record)) {
+      return {
+        records: records.reverse(),
+        warnings: [`the kernel log is longer than ${LOG_LIMIT}: its newest part was read`],
+      };
+    }
+    records.push(record);
+  }
+  return { records: records.reverse(), warnings: [] };
 }
 
 function plainRecord(line: string): LogRecord {

@@ -19,8 +19,28 @@ export interface LogReading {
   readonly warnings: readonly string[];
 }
 
-/** Bytes of text that one log may give, all records together. */
+/** What one log may give, all records together, as `formatLog` writes it. */
 export const MAX_LOG_TEXT_BYTES = 64 * 2 ** 20;
+export const MAX_LOG_LINES = 2 ** 20;
+export const LOG_LIMIT = `${MAX_LOG_TEXT_BYTES >> 20} MiB or ${MAX_LOG_LINES} lines`;
+
+/**
+ * Counts what records take once they are text: a newline in a record becomes a line with a time of its own, and a
+ * control character four.
+ */
+export class LogBudget {
+  #bytes = 0;
+  #lines = 0;
+
+  /** False where this record is too much. */
+  takes(record: LogRecord): boolean {
+    const text = formatLogRecord(record);
+    this.#bytes += Buffer.byteLength(text) + 1;
+    this.#lines += 1;
+    for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) this.#lines += 1;
+    return this.#bytes <= MAX_LOG_TEXT_BYTES && this.#lines <= MAX_LOG_LINES;
+  }
+}
 
 const UTF8 = new TextDecoder('utf-8');
 

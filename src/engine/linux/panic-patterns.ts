@@ -37,8 +37,11 @@ export const PANIC_KINDS = [
 ] as const;
 export type PanicKind = (typeof PANIC_KINDS)[number];
 
-/** How bad: an oops without a panic kills a task, the others leave the kernel running somehow. */
-export type Severity = 'oops' | 'stuck' | 'shortage' | 'mark';
+/**
+ * How bad: an oops without a panic kills a task, the others leave the kernel running somehow. A complaint says that
+ * something is wrong, and is made by who goes on working.
+ */
+export type Severity = 'oops' | 'stuck' | 'shortage' | 'complaint' | 'mark';
 
 export interface EventPattern {
   readonly kind: PanicKind;
@@ -77,7 +80,10 @@ export const EVENTS: readonly EventPattern[] = [
     pattern: /^(?:NMI )?(?:watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP/,
   },
   { kind: 'workqueue-lockup', severity: 'stuck', pattern: /^BUG: workqueue lockup/ },
-  { kind: 'bug', severity: 'oops', pattern: /^kernel BUG at |^BUG: / },
+  { kind: 'bug', severity: 'oops', pattern: /^kernel BUG at / },
+  // "sleeping function called", "scheduling while atomic", "using smp_processor_id() in preemptible", "Bad page state":
+  // of those that kill, the kinds above know the line, or an "Oops" follows.
+  { kind: 'bug', severity: 'complaint', pattern: /^BUG: / },
   { kind: 'mce', severity: 'oops', pattern: /^SError Interrupt on CPU|^Internal error: synchronous external abort/ },
   { kind: 'invalid-opcode', severity: 'oops', pattern: /^(?:Oops: )?invalid opcode/, follows: true },
   {
@@ -94,7 +100,8 @@ export const EVENTS: readonly EventPattern[] = [
   {
     kind: 'hung-task',
     severity: 'stuck',
-    pattern: /^INFO: task .+:\d+ (?:is )?blocked (?:in \w+ state )?for more than/,
+    // "in I/O wait" since 7.1.
+    pattern: /^INFO: task .+:\d+ (?:is )?blocked (?:in .{1,20} )?for more than/,
   },
   { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: CPU \d+: Machine [Cc]heck/ },
   { kind: 'mce', severity: 'shortage', pattern: /\[Hardware Error\]: Machine [Cc]heck/, follows: true },
@@ -128,7 +135,7 @@ const REASONS: readonly Reason[] = [
   { pattern: /^softlockup: /, kind: 'soft-lockup' },
   { pattern: /^(?:Watchdog detected )?hard lockup/i, kind: 'hard-lockup' },
   { pattern: /^RCU Stall/i, kind: 'rcu-stall' },
-  { pattern: /^Out of memory|^System is deadlocked on memory|oom/i, kind: 'oom', causes: [] },
+  { pattern: /^Out of memory|^System is deadlocked on memory|(?<![a-z])oom(?![a-z])/i, kind: 'oom', causes: [] },
   { pattern: /machine check|^MCE|^Uncorrected hardware|^Asynchronous SError|^Fatal hardware error/i, kind: 'mce' },
   { pattern: /^kernel stack overflow|stack guard hit/i, kind: 'stack-overflow' },
   { pattern: /^stack-protector|^corrupted stack end/i, kind: 'stack-corruption' },

@@ -53,7 +53,7 @@ const MAX_ALSO_SEEN = 20;
 const MAX_MESSAGE = 500;
 /** Functions that count for the signature. */
 const SIGNATURE_DEPTH = 5;
-const SEVERITIES: readonly Severity[] = ['oops', 'stuck', 'shortage'];
+const SEVERITIES: readonly Severity[] = ['oops', 'stuck', 'shortage', 'complaint'];
 
 /**
  * Looks only at what the kernel itself wrote (facility 0): any process may write any line to /dev/kmsg.

@@ -6,7 +6,7 @@
  */
 
 import { KernelMemory } from './kernel-memory.js';
-import { decodeLogText, type LogReading, type LogRecord, MAX_LOG_TEXT_BYTES } from './log-text.js';
+import { decodeLogText, LOG_LIMIT, LogBudget, type LogReading, type LogRecord } from './log-text.js';
 import type { AddressSpace } from './paging.js';
 import type { Vmcoreinfo } from './vmcoreinfo.js';
 
@@ -15,7 +15,11 @@ const MAX_COUNT_BITS = 22;
 /** LOG_BUF_LEN_MAX is 2 GiB. */
 const MAX_SIZE_BITS = 31;
 /** A structure of the ring is tens of bytes. */
-const MAX_STRUCTURE_BYTES = 4096;
+const MAX_STRUCTURE_BYTES = 256;
+/** Places without a message, one after the other; a hole of so many is larger than a damaged piece of memory. */
+const MAX_IN_VAIN = 2 ** 16;
+/** Texts lie in the order of their records; some that are damaged may point anywhere. */
+const MAX_STRAY_WINDOWS = 1024;
 const ID_MASK = (1n << 62n) - 1n;
 const ID_BYTES = 8;
 const NANOSECONDS_OF_MICROSECOND = 1000n;
@@ -53,7 +57,10 @@ interface Layout {
   readonly textLength: number;
 }
 
-/** Newest records last. Reads at most 64 MiB of text and 2^22 descriptors, whatever the ring says. */
+/**
+ * Newest records last. Whatever the ring says, at most 2^22 places are looked at, each with a step in memory, and at most
+ * 2 GiB of descriptors, 2 GiB of infos and 4.3 GiB of text are read for it: seconds. A usual log is 8192 places and 2 MiB.
+ */
 export function readPrintkRing(space: AddressSpace, vmcoreinfo: Vmcoreinfo): LogReading {
   const layout = layoutOf(vmcoreinfo);
   if (typeof layout === 'string') return { records: [], warnings: [`the kernel log can't be read: ${layout}`] };
@@ -136,52 +143,75 @@ function readRing(memory: KernelMemory, symbol: bigint, layout: Layout): Ring | 
   return { count: 1n << BigInt(countBits), descriptors, infos, ...ids, textBytes: 1n << BigInt(sizeBits), text };
 }
 
+/** Why a place of the ring has no message. `none`: it is not, or no longer, one that was written. */
+type NoRecord = 'absent' | 'lost' | 'none';
+
+/** From the newest record back: what is too much, or behind a hole, is the oldest. */
 function readRecords(space: AddressSpace, ring: Ring, layout: Layout): LogReading {
-  const descriptors = new KernelMemory(space);
-  const infos = new KernelMemory(space);
-  const texts = new KernelMemory(space);
+  const arrays = {
+    descriptors: new KernelMemory(space),
+    infos: new KernelMemory(space),
+    texts: new KernelMemory(space),
+  };
   const records: LogRecord[] = [];
   const warnings: string[] = [];
-  let absent = 0;
-  let overwritten = 0;
-  let textBytes = 0;
+  const missing: Record<NoRecord, number> = { absent: 0, lost: 0, none: 0 };
+  const budget = new LogBudget();
+  const mostWindows = MAX_STRAY_WINDOWS + Number((ring.textBytes * 2n) / KernelMemory.windowBytes);
   // Ids run on for ever (62 bits); a ring holds `count` of them, so an absurd tail costs no more than that.
   const span = (ring.head - ring.tail) & ID_MASK;
   const steps = span < ring.count ? span : ring.count - 1n;
   if (span >= ring.count) warnings.push('the ends of the kernel log do not fit each other; its newest part was read');
-  for (let back = steps; back >= 0n; back--) {
-    const id = (ring.head - back) & ID_MASK;
-    const slot = id & (ring.count - 1n);
-    const descriptor = descriptors.view(ring.descriptors + slot * BigInt(layout.descriptor), layout.descriptor);
-    const info = infos.view(ring.infos + slot * BigInt(layout.info), layout.info);
-    if (descriptor === undefined || info === undefined) {
-      absent += 1;
-      continue;
-    }
-    const stateVar = descriptor.getBigUint64(layout.stateVar + layout.counter, true);
-    // 1 committed (written, may still grow), 2 finalized; 0 reserved and 3 reusable hold no message.
-    const state = stateVar >> 62n;
-    if ((stateVar & ID_MASK) !== id || state === 0n || state === 3n) continue;
-    const text = textOf(texts, ring, layout, descriptor, id, info.getUint16(layout.textLength, true));
-    if (text === undefined) {
-      overwritten += 1;
-      continue;
-    }
-    textBytes += text.length;
-    if (textBytes > MAX_LOG_TEXT_BYTES) {
-      warnings.push(`the kernel log was cut at ${MAX_LOG_TEXT_BYTES} bytes`);
+  const older = (back: bigint) => `${steps - back} older places were not looked at`;
+  let inVain = 0;
+  for (let back = 0n; back <= steps; back++) {
+    const record = recordAt(arrays, ring, layout, (ring.head - back) & ID_MASK);
+    if (typeof record === 'string') {
+      missing[record] += 1;
+      inVain += 1;
+      if (inVain < MAX_IN_VAIN) continue;
+      warnings.push(`${inVain} places of the kernel log in a row have no message; ${older(back)}`);
       break;
     }
-    records.push({
-      microseconds: Number(info.getBigUint64(layout.nanoseconds, true) / NANOSECONDS_OF_MICROSECOND),
-      facility: info.getUint8(layout.textLength + 2),
-      level: info.getUint8(layout.textLength + 3) >> 5,
-      text: decodeLogText(text),
-    });
+    inVain = 0;
+    if (!budget.takes(record)) {
+      warnings.push(`the kernel log is longer than ${LOG_LIMIT}: its newest part was read`);
+      break;
+    }
+    records.push(record);
+    if (arrays.texts.windows > mostWindows) {
+      warnings.push(`the texts of the kernel log lie in disorder; ${older(back)}`);
+      break;
+    }
   }
-  if (absent > 0) warnings.push(`${absent} places of the kernel log are not in the image`);
-  if (overwritten > 0) warnings.push(`the text of ${overwritten} kernel messages was lost`);
-  return { records, warnings };
+  if (missing.absent > 0) warnings.push(`${missing.absent} places of the kernel log are not in the image`);
+  if (missing.lost > 0) warnings.push(`the text of ${missing.lost} kernel messages was lost`);
+  return { records: records.reverse(), warnings };
+}
+
+interface Arrays {
+  readonly descriptors: KernelMemory;
+  readonly infos: KernelMemory;
+  readonly texts: KernelMemory;
+}
+
+function recordAt({ descriptors, infos, texts }: Arrays, ring: Ring, layout: Layout, id: bigint): LogRecord | NoRecord {
+  const slot = Number(id & (ring.count - 1n));
+  const descriptor = descriptors.view(ring.descriptors + BigInt(slot * layout.descriptor), layout.descriptor);
+  const info = infos.view(ring.infos + BigInt(slot * layout.info), layout.info);
+  if (descriptor === undefined || info === undefined) return 'absent';
+  const stateVar = descriptor.getBigUint64(layout.stateVar + layout.counter, true);
+  // 1 committed (written, may still grow), 2 finalized; 0 reserved and 3 reusable hold no message.
+  const state = stateVar >> 62n;
+  if ((stateVar & ID_MASK) !== id || state === 0n || state === 3n) return 'none';
+  const text = textOf(texts, ring, layout, descriptor, id, info.getUint16(layout.textLength, true));
+  if (text === undefined) return 'lost';
+  return {
+    microseconds: Number(info.getBigUint64(layout.nanoseconds, true) / NANOSECONDS_OF_MICROSECOND),
+    facility: info.getUint8(layout.textLength + 2),
+    level: info.getUint8(layout.textLength + 3) >> 5,
+    text: decodeLogText(text),
+  };
 }
 
 const EMPTY = new Uint8Array(0);

@@ -65,8 +65,7 @@ export function classifyPages(
   for (const piece of pieces) {
     for (let done = 0; done < piece.pageCount; done += WINDOW_PAGES) {
       const count = Math.min(WINDOW_PAGES, piece.pageCount - done);
-      const address = piece.address + BigInt(done) * BigInt(layout.structBytes);
-      onWindow(piece.firstPage + done, classifier.window(piece.firstPage + done, count, address));
+      onWindow(piece.firstPage + done, classifier.window(piece, done, count));
     }
   }
   return classifier;
@@ -81,6 +80,11 @@ class Classifier implements ClassFindings {
   readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #words: Int32Array;
   readonly #classes = new Uint8Array(WINDOW_PAGES);
+  /** What is being looked at: the struct pages of so many pages from `firstPage` on, and the piece that they are of. */
+  #firstPage = 0;
+  #loaded = 0;
+  #piece: MemMapPiece = { firstPage: 0, pageCount: 0, address: 0n };
+  readonly #last = new Uint8Array(8);
   /** A block that was begun reaches up to here, with this class. */
   #blockEnd = 0;
   #blockClass: number = PageClass.kept;
@@ -94,10 +98,17 @@ class Classifier implements ClassFindings {
     this.#words = new Int32Array(this.#bytes.buffer);
   }
 
-  window(firstPage: number, count: number, address: bigint): Uint8Array {
+  /** Classes of `count` pages of the piece, from the page at `done` on. */
+  window(piece: MemMapPiece, done: number, count: number): Uint8Array {
+    const firstPage = piece.firstPage + done;
+    this.#piece = piece;
     const classes = this.#classes.subarray(0, count);
     classes.fill(PageClass.kept);
-    this.#load(address, count, classes);
+    // The one behind belongs to the window if the piece goes on there.
+    const loaded = Math.min(count + 1, piece.pageCount - done);
+    this.#firstPage = firstPage;
+    this.#loaded = loaded;
+    this.#load(piece.address + BigInt(done) * BigInt(this.#layout.structBytes), loaded, classes);
     if (!this.#runs()) return classes;
     for (let i = 0; i < count; ) {
       const page = firstPage + i;
@@ -107,7 +118,7 @@ class Classifier implements ClassFindings {
         i = end;
         continue;
       }
-      if (classes[i] !== PageClass.unknown) this.#decide(i, page, i + 1 < count);
+      if (classes[i] !== PageClass.unknown) this.#decide(i, page, i + 1 < loaded);
       if (this.#blockEnd <= page) i++;
     }
     return classes;
@@ -132,11 +143,7 @@ class Classifier implements ClassFindings {
     for (let from = 0; from < wanted.length; from = at, at += pageBytes) {
       const part = wanted.subarray(from, Math.min(at, wanted.length));
       if (part.length === 0 || this.#space.readVirtual(address + BigInt(from), part) === part.length) continue;
-      classes.fill(
-        PageClass.unknown,
-        Math.floor(from / structBytes),
-        Math.min(count, Math.ceil((from + part.length) / structBytes)),
-      );
+      classes.fill(PageClass.unknown, Math.floor(from / structBytes), Math.ceil((from + part.length) / structBytes));
     }
   }
 
@@ -206,9 +213,26 @@ class Classifier implements ClassFindings {
     } else {
       order = this.#words[(second + flags) >>> 2]! & 0xff;
     }
-    if (order <= MAX_COMPOUND_ORDER && page % 2 ** order === 0) return order;
+    if (order === 0) return 0;
+    if (order <= MAX_COMPOUND_ORDER && page % 2 ** order === 0 && this.#isTail(page + 2 ** order - 1)) return order;
     this.impossibleOrders++;
     return 0;
+  }
+
+  /**
+   * Whether the struct page of `page` belongs to a compound page that began before: the last one of a block must, or one
+   * damaged byte would take a gigabyte away. (Not each of them: hugetlb lets the struct pages of a large page share memory,
+   * where copies of its head stand among the tails, never at the end.)
+   */
+  #isTail(page: number): boolean {
+    const { firstPage, pageCount, address } = this.#piece;
+    const { structBytes, compoundHead } = this.#layout;
+    // What lies behind the end of RAM has no struct page that could be trusted.
+    const last = Math.min(page, firstPage + pageCount - 1);
+    const inWindow = last - this.#firstPage;
+    if (inWindow < this.#loaded) return (this.#words[(inWindow * structBytes + compoundHead) >>> 2]! & TAIL) !== 0;
+    const at = address + BigInt((last - firstPage) * structBytes + compoundHead);
+    return this.#space.readVirtual(at, this.#last) === this.#last.length && (this.#last[0]! & TAIL) !== 0;
   }
 
   #isHugetlb(base: number, type: number): boolean {

@@ -257,6 +257,9 @@ describe('the panic of a guest', () => {
     ['Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b', 'init-killed'],
     ['Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)', 'no-root'],
     ['Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled', 'oom'],
+    ['Kernel panic - not syncing: memory cgroup: panic_on_oom', 'oom'],
+    ['Kernel panic - not syncing: no room for the boot parameters', 'panic'],
+    ['Kernel panic - not syncing: boom', 'panic'],
     ['Kernel panic - not syncing: hung_task: blocked tasks', 'hung-task'],
     ['Kernel panic - not syncing: softlockup: hung tasks', 'soft-lockup'],
     ['Kernel panic - not syncing: Hard LOCKUP', 'hard-lockup'],
@@ -289,7 +292,11 @@ describe('the panic of a guest', () => {
       'oopsed',
     ],
     ['kernel BUG at mm/slub.c:305!', 'bug', 'oopsed'],
-    ['BUG: Bad page state in process cc1  pfn:12345', 'bug', 'oopsed'],
+    ['BUG: Bad page state in process cc1  pfn:12345', 'bug', 'degraded'],
+    ['BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580', 'bug', 'degraded'],
+    ['BUG: scheduling while atomic: cat/313/0x00000002', 'bug', 'degraded'],
+    ['BUG: using smp_processor_id() in preemptible [00000000] code: cat/313', 'bug', 'degraded'],
+    ['INFO: task cat:313 blocked in I/O wait for more than 120 seconds.', 'hung-task', 'degraded'],
     ['divide error: 0000 [#1] SMP', 'divide-error', 'oopsed'],
     ['traps: PANIC: double fault, error_code: 0x0', 'double-fault', 'oopsed'],
     ['watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [cat:313]', 'soft-lockup', 'degraded'],
@@ -306,6 +313,15 @@ describe('the panic of a guest', () => {
     const { facts, details } = findPanic(log(`${BOOT}${line}`));
     expect(facts).toMatchObject({ kind, message: line });
     expect(details.verdict).toBe(verdict);
+  });
+
+  test.each([
+    ['before', (complaint: string, lockup: string) => `${complaint}\n${lockup}`],
+    ['after', (complaint: string, lockup: string) => `${lockup}\n${complaint}`],
+  ])('a complaint %s a lock-up is not what the guest hangs of', (_, order) => {
+    const lockup = 'watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [cat:313]';
+    const { facts } = findPanic(log(`${BOOT}${order('BUG: scheduling while atomic: cat/313/0x00000002', lockup)}`));
+    expect(facts).toMatchObject({ kind: 'soft-lockup', message: lockup });
   });
 
   test('of a lockup names the CPU and the task of the line itself', () => {

@@ -3,7 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import type { Note } from '#src/engine/image/memory-image.js';
 import { findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
+import { classifyPages, LEVEL, PageClass, WINDOW_PAGES } from '#src/engine/linux/pages/classify.js';
 import { planFilter } from '#src/engine/linux/pages/page-filter.js';
+import { type PageLayout, pageLayout } from '#src/engine/linux/pages/page-layout.js';
 import { PLACES, qemuCpuNote, STEXT } from '../../../../builders/linux-guest.js';
 import {
   buildPages,
@@ -12,6 +14,7 @@ import {
   type PagesGuest,
   type PagesOptions,
   RAM_PAGES,
+  VMEMMAP,
 } from '../../../../builders/linux-pages.js';
 
 const ALL = `
@@ -96,6 +99,24 @@ describe('pages that a level leaves out', () => {
     expect(left(guest, 31)).toEqual(runs(guest.pagesOf(...kindsOf(31))));
   });
 
+  test.each([
+    ['whole', 9, '4000-41ff'],
+    ['of two pages', 1, '4000-4001'],
+  ])('a compound page whose head is the last page of a window is left out %s', (_, order, expected) => {
+    const { found } = buildPages(`0x200 anon order=${order}`);
+    // The page array, moved by so many pages that 0x200 becomes 0x4000: windows end there, since RAM begins at page 1.
+    const moved = WINDOW_PAGES - 0x200;
+    const address = VMEMMAP - BigInt((moved - 1) * 64);
+    const user: number[] = [];
+    const layout = pageLayout(found.info) as PageLayout;
+    const piece = { firstPage: 1, pageCount: moved + 0x800, address };
+    const { impossibleOrders } = classifyPages(found.kernel!.space, layout, [piece], LEVEL.user, (first, classes) => {
+      for (const [i, one] of classes.entries()) if (one === PageClass.user) user.push(first + i);
+    });
+    expect(runs(user)).toBe(expected);
+    expect(impossibleOrders).toBe(0);
+  });
+
   test('a block that is cut by the end of RAM is left out as far as there is RAM', () => {
     expect(left(buildPages('0x3fff free order=0\n0x3ffc anon order=1'), 31)).toBe('3ffc-3ffd 3fff-3fff');
   });
@@ -122,6 +143,13 @@ describe('what can not be', () => {
   test('a compound page of an order that it can not have is one page', () => {
     expect(plan('0x100 anon order=2 bogus=63').report.excluded.user).toBe(1);
     expect(plan('0x104 anon order=2 bogus=9').report.excluded.user).toBe(1);
+  });
+
+  test.each(ERAS)('kernel %s: a compound page whose order is damaged takes none of the pages behind it', (era) => {
+    // Aligned to what it says: only the pages behind can tell.
+    for (const order of [3, 9, 12]) {
+      expect(plan(`0x1000 anon order=2 bogus=${order}`, 31, { era }).report.excluded.user).toBe(1);
+    }
   });
 });
 
