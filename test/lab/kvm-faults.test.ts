@@ -245,6 +245,31 @@ describe('a process that dies in mid-dump', () => {
   });
 });
 
+test('a guest that goes between the last look and its dump: it is off, or no more, and no dump has failed', async () => {
+  const ended = async (end: (victim: LabGuest) => Promise<unknown>) => {
+    const host = connect();
+    const victim = await lab.guest(`short-${++count}`, { memoryMiB: 128 });
+    const { connection } = host;
+    const call = connection.call.bind(connection);
+    connection.call = async (...args) => {
+      if (args[0] === 'dump') await end(victim);
+      return await call(...args);
+    };
+    const path = await newPipe();
+    const reader = new PipeReader(path);
+    const error = await host.capture(victim.uuid, toPipe(path)).catch((failure: unknown) => failure);
+    reader.close();
+    await victim.destroy();
+    return error;
+  };
+  const before = expect.stringContaining('before its dump began');
+  expect(await ended((victim) => lab.virsh('destroy', victim.uuid))).toMatchObject({
+    code: 'REFUSED',
+    message: before,
+  });
+  expect(await ended((victim) => victim.destroy())).toMatchObject({ code: 'NOT_FOUND', message: before });
+});
+
 test('the pause that is told agrees with a clock outside the guest', async () => {
   const host = connect();
   const path = await newPipe();

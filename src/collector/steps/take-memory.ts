@@ -80,7 +80,8 @@ async function takeThroughPipe(hypervisor: Hypervisor, order: TakeOrder, pipe: s
     // The receiving end counts what has really arrived.
     onProgress: () => undefined,
   });
-  capturing.catch(() => end.abort(new VmcorralError('CAPTURE_FAILED', 'the hypervisor ended the dump')));
+  // CANCELLED: the end that only follows must not be taken for the cause.
+  capturing.catch(() => end.abort(new VmcorralError('CANCELLED', 'the hypervisor ended the dump')));
   const [captured, received] = await Promise.allSettled([capturing, receiving]);
   if (captured.status === 'fulfilled' && received.status === 'fulfilled' && received.value) {
     return { result: captured.value, ...received.value };
