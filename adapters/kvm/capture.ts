@@ -18,9 +18,6 @@ export const LIBVIRT_METHOD: CaptureMethod = {
   pauses: true,
 };
 
-/** How long a guest may need to come back after its dump failed or libvirtd died; the guard goes on after that. */
-const RESTORE_MS = 120_000;
-
 /**
  * Takes a guest's memory. A memory-only dump can't be aborted (libvirt refuses, QEMU has no command for it): an abort
  * waits for the end of the dump, which for a pipe comes when its reader closes.
@@ -61,7 +58,7 @@ export async function captureByLibvirt(
   }
   const failed = isVmcorralError(outcome) || signal.aborted;
   if (failed && target.kind === 'file') await removeLeftover(target.path);
-  if (before.state === 'running') await bringBack(connection, uuid, RESTORE_MS);
+  if (before.state === 'running') await bringBack(connection, uuid, options.bringBackMs);
   throwIfAborted(signal, uuid);
   if (isVmcorralError(outcome)) throw await captureError(connection, uuid, outcome);
   if (target.kind === 'file') await tellSize(target.path, options.onProgress);

@@ -35,7 +35,7 @@ async function newPipe(): Promise<string> {
 }
 
 function toPipe(path: string, signal = new AbortController().signal): CaptureOptions {
-  return { target: { kind: 'pipe', path }, live: false, signal, onProgress: () => {} };
+  return { target: { kind: 'pipe', path }, live: false, bringBackMs: 120_000, signal, onProgress: () => {} };
 }
 
 /** A capture whose reader takes nothing: the guest stands in its dump until the reader reads or closes. */
@@ -215,7 +215,7 @@ describe('a process that dies in mid-dump', () => {
       const reader = openSync(process.argv[2], constants.O_RDONLY | constants.O_NONBLOCK);
       const log = { debug() {}, info() {}, warn() {}, error() {} };
       const host = kvmDriver.connect({ name: 'lab', type: 'kvm', uri: process.argv[1] }, log);
-      const options = { target: { kind: 'pipe', path: process.argv[2] }, live: false, signal: new AbortController().signal };
+      const options = { target: { kind: 'pipe', path: process.argv[2] }, live: false, bringBackMs: 120_000, signal: new AbortController().signal };
       const capture = host.capture(process.argv[3], { ...options, onProgress() {} });
       const timer = setInterval(() => host.connection.childPid && console.log(host.connection.childPid), 100);
       await capture.finally(() => clearInterval(timer));`;

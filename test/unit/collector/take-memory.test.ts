@@ -31,6 +31,7 @@ test.each([false, true])(
       level: 1,
       convertWorkers: 1,
       stallSeconds: 30,
+      bringBackMs: 1000,
       expectedBytes: 1,
       signal: new AbortController().signal,
       onProgress: () => undefined,
