@@ -18,9 +18,6 @@ export const LIBVIRT_METHOD: CaptureMethod = {
   pauses: true,
 };
 
-/** How long a guest may need to come back after its dump failed or libvirtd died; the guard goes on after that. */
-const RESTORE_MS = 120_000;
-
 /**
  * Takes a guest's memory. A memory-only dump can't be aborted (libvirt refuses, QEMU has no command for it): an abort
  * waits for the end of the dump, which for a pipe comes when its reader closes.
@@ -61,7 +58,7 @@ export async function captureByLibvirt(
   }
   const failed = isVmcorralError(outcome) || signal.aborted;
   if (failed && target.kind === 'file') await removeLeftover(target.path);
-  if (before.state === 'running') await bringBack(connection, uuid, RESTORE_MS);
+  if (before.state === 'running') await bringBack(connection, uuid, options.bringBackMs);
   throwIfAborted(signal, uuid);
   if (isVmcorralError(outcome)) throw await captureError(connection, uuid, outcome);
   if (target.kind === 'file') await tellSize(target.path, options.onProgress);
@@ -125,7 +122,7 @@ async function tellSize(path: string, onProgress: CaptureOptions['onProgress']):
 
 /** The dump's own error, or what explains it better. */
 async function captureError(connection: LibvirtConnection, uuid: string, error: VmcorralError): Promise<Trouble> {
-  if (['NO_SPACE', 'NOT_FOUND', 'UNSUPPORTED', 'FORBIDDEN', 'BUSY'].includes(error.code)) return error;
+  if (['NO_SPACE', 'UNSUPPORTED', 'FORBIDDEN', 'BUSY'].includes(error.code)) return error;
   const now = await connection
     .call('state', { uuid }, { guest: uuid })
     .then(guestState, (trouble: unknown) =>
@@ -133,15 +130,28 @@ async function captureError(connection: LibvirtConnection, uuid: string, error: 
         ? ({ state: 'shutoff', reason: 'gone' } as const)
         : undefined,
     );
-  const gone = now?.state === 'shutoff';
-  const message = gone
-    ? `guest ${uuid} went away in the middle of its dump (now shut off, ${now.reason})`
-    : `dump of guest ${uuid} failed: ${error.message}`;
-  return new VmcorralError('CAPTURE_FAILED', message, {
-    hint: gone
-      ? 'nothing can be captured any more; the log of QEMU may say why'
-      : (error.hint ?? "libvirtd's log may say more"),
+  if (now?.state === 'shutoff') return wentAway(uuid, now.reason, error);
+  return new VmcorralError('CAPTURE_FAILED', `dump of guest ${uuid} failed: ${error.message}`, {
+    hint: error.hint ?? "libvirtd's log may say more",
     facts: { ...error.facts, uuid },
     cause: error,
   });
+}
+
+/**
+ * libvirt does not begin with a guest that is off or gone, which is no failure of a dump: the same is said as where that is
+ * seen at the first look. A guest that ended under its dump is one: nobody may take that for a polite refusal.
+ */
+function wentAway(uuid: string, reason: string, error: VmcorralError): Trouble {
+  const details = { facts: { ...error.facts, uuid }, cause: error };
+  if (error.code === 'NOT_FOUND' || error.code === 'REFUSED') {
+    return reason === 'gone'
+      ? new VmcorralError('NOT_FOUND', `guest ${uuid} was removed before its dump began`, details)
+      : new VmcorralError('REFUSED', `guest ${uuid} went off before its dump began (${reason})`, details);
+  }
+  return new VmcorralError(
+    'CAPTURE_FAILED',
+    `guest ${uuid} went away in the middle of its dump (now shut off, ${reason})`,
+    { ...details, hint: 'nothing can be captured any more; the log of QEMU may say why' },
+  );
 }

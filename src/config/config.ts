@@ -63,6 +63,8 @@ export interface CaptureSettings {
   readonly maxPauseSeconds: number;
   /** Without a byte for that long the capture is given up and the guest brought back. */
   readonly stallSeconds: number;
+  /** How long a guest may take to run again before that is an alarm; its guard goes on trying. */
+  readonly bringBackSeconds: number;
   readonly concurrencyPerHost: number;
   readonly after: AfterAction;
   readonly live: boolean;

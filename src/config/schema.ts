@@ -102,6 +102,7 @@ export const configFileSchema = z.strictObject({
     level: count(0, 31).default(31),
     maxPauseSeconds: seconds(1, DAY).default(600),
     stallSeconds: seconds(1, DAY).default(30),
+    bringBackSeconds: seconds(5, DAY).default(120),
     concurrencyPerHost: count(1, 64).default(1),
     after: z.enum(AFTER_ACTIONS).default('leave'),
     live: z.boolean().default(false),

@@ -36,6 +36,8 @@ export interface CaptureOptions {
   readonly method?: string;
   readonly target: CaptureTarget;
   readonly live: boolean;
+  /** How long to try to get the guest running again before NOT_RESUMED. */
+  readonly bringBackMs: number;
   readonly signal: AbortSignal;
   /** Bytes taken so far and in all; throttled by the caller. */
   readonly onProgress: (bytesDone: number, bytesTotal: number) => void;

@@ -68,6 +68,7 @@ export function runHypervisorContract(
   const options = (target: CaptureTarget, more: Partial<CaptureOptions> = {}): CaptureOptions => ({
     target,
     live: false,
+    bringBackMs: 120_000,
     signal: new AbortController().signal,
     onProgress: () => {},
     ...more,

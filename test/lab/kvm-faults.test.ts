@@ -35,7 +35,7 @@ async function newPipe(): Promise<string> {
 }
 
 function toPipe(path: string, signal = new AbortController().signal): CaptureOptions {
-  return { target: { kind: 'pipe', path }, live: false, signal, onProgress: () => {} };
+  return { target: { kind: 'pipe', path }, live: false, bringBackMs: 120_000, signal, onProgress: () => {} };
 }
 
 /** A capture whose reader takes nothing: the guest stands in its dump until the reader reads or closes. */
@@ -215,7 +215,7 @@ describe('a process that dies in mid-dump', () => {
       const reader = openSync(process.argv[2], constants.O_RDONLY | constants.O_NONBLOCK);
       const log = { debug() {}, info() {}, warn() {}, error() {} };
       const host = kvmDriver.connect({ name: 'lab', type: 'kvm', uri: process.argv[1] }, log);
-      const options = { target: { kind: 'pipe', path: process.argv[2] }, live: false, signal: new AbortController().signal };
+      const options = { target: { kind: 'pipe', path: process.argv[2] }, live: false, bringBackMs: 120_000, signal: new AbortController().signal };
       const capture = host.capture(process.argv[3], { ...options, onProgress() {} });
       const timer = setInterval(() => host.connection.childPid && console.log(host.connection.childPid), 100);
       await capture.finally(() => clearInterval(timer));`;
@@ -243,6 +243,31 @@ describe('a process that dies in mid-dump', () => {
     expect(await ended).toMatchObject({ code: 'CAPTURE_FAILED', message: expect.stringContaining('went away') });
     await victim.destroy();
   });
+});
+
+test('a guest that goes between the last look and its dump: it is off, or no more, and no dump has failed', async () => {
+  const ended = async (end: (victim: LabGuest) => Promise<unknown>) => {
+    const host = connect();
+    const victim = await lab.guest(`short-${++count}`, { memoryMiB: 128 });
+    const { connection } = host;
+    const call = connection.call.bind(connection);
+    connection.call = async (...args) => {
+      if (args[0] === 'dump') await end(victim);
+      return await call(...args);
+    };
+    const path = await newPipe();
+    const reader = new PipeReader(path);
+    const error = await host.capture(victim.uuid, toPipe(path)).catch((failure: unknown) => failure);
+    reader.close();
+    await victim.destroy();
+    return error;
+  };
+  const before = expect.stringContaining('before its dump began');
+  expect(await ended((victim) => lab.virsh('destroy', victim.uuid))).toMatchObject({
+    code: 'REFUSED',
+    message: before,
+  });
+  expect(await ended((victim) => victim.destroy())).toMatchObject({ code: 'NOT_FOUND', message: before });
 });
 
 test('the pause that is told agrees with a clock outside the guest', async () => {

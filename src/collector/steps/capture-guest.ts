@@ -7,7 +7,7 @@ import type { Compression } from '../../model/capture.js';
 import { isVmcorralError, toVmcorralError, VmcorralError } from '../../model/errors.js';
 import type { AfterAction, Guest } from '../../model/guest.js';
 import { bringBack } from '../guard/bring-back.js';
-import { type FenceRecord, type Fences, isHeld } from '../guard/fence.js';
+import { type FenceRecord, isHeld } from '../guard/fence.js';
 import { type Guard, type GuardOrder, settle, startGuard } from '../guard/guard.js';
 import { markOf } from '../guard/process-mark.js';
 import type { CapturedFacts, ConvertedFacts } from '../spool/journal.js';
@@ -19,8 +19,6 @@ import { type Taken, takeMemory } from './take-memory.js';
 /** What the guard waits beyond the worker's own deadline. */
 const GUARD_MARGIN_MS = 30_000;
 const EVIDENCE_MS = 20_000;
-/** How long a guest may take to run again before that is an alarm. */
-const BRING_BACK_MS = 120_000;
 const LAST_TRY_MS = 2_000;
 /** A converted stream needs at most this part of the image, by experience; less means the disk fills in mid-capture. */
 const STREAM_SHARE = 0.6;
@@ -144,15 +142,19 @@ async function fenceOff(
     after: order.after,
     deadline: Date.now() + order.maxPauseSeconds * 1000 + GUARD_MARGIN_MS,
   };
-  await settleAbandoned(context.fences, hypervisor, record);
+  await settleAbandoned(context, hypervisor, record);
   await context.fences.take(record);
   return record;
 }
 
 /** A fence that nobody holds is the rest of a capture whose worker and guard died: bring that guest back first. */
-async function settleAbandoned(fences: Fences, hypervisor: Hypervisor, wanted: FenceRecord): Promise<void> {
+async function settleAbandoned(
+  { fences, config }: CollectorContext,
+  hypervisor: Hypervisor,
+  wanted: FenceRecord,
+): Promise<void> {
   const found = await fences.read(wanted.host, wanted.guest.uuid);
-  if (found && !isHeld(found)) await settle(fences, hypervisor, found, BRING_BACK_MS);
+  if (found && !isHeld(found)) await settle(fences, hypervisor, found, config.capture.bringBackSeconds * 1000);
 }
 
 interface TakenWithEvidence {
@@ -171,14 +173,15 @@ async function takeAndBringBack(
   const method = hypervisor.methods.find(({ name }) => name === assessment.method);
   if (!method)
     throw new VmcorralError('UNSUPPORTED', `${hypervisor.kind} has no capture method "${assessment.method}"`);
-  const bringGuestBack = (captured: boolean, patienceMs: number) =>
+  const patienceMs = context.config.capture.bringBackSeconds * 1000;
+  const bringGuestBack = (captured: boolean, withinMs: number) =>
     bringBack(hypervisor, {
       uuid: guest.uuid,
       name: guest.name,
       stateBefore: guest.state,
       after: order.after,
       captured,
-      patienceMs,
+      patienceMs: withinMs,
     });
   const deadline = new AbortController();
   const timer = setTimeout(() => deadline.abort(pausedTooLong(guest, order)), order.maxPauseSeconds * 1000);
@@ -194,6 +197,7 @@ async function takeAndBringBack(
       level: order.level,
       convertWorkers: context.config.convert.workers,
       stallSeconds: context.config.capture.stallSeconds,
+      bringBackMs: patienceMs,
       expectedBytes: assessment.imageBytes,
       signal: AbortSignal.any([order.signal, deadline.signal]),
       onProgress: order.onProgress,
@@ -201,13 +205,13 @@ async function takeAndBringBack(
   } catch (error) {
     // Where the adapter has tried for long already, the guard takes over soon.
     const triedAlready = isVmcorralError(error) && error.code === 'NOT_RESUMED';
-    await bringGuestBack(false, triedAlready ? LAST_TRY_MS : BRING_BACK_MS);
+    await bringGuestBack(false, triedAlready ? LAST_TRY_MS : patienceMs);
     throw error;
   } finally {
     clearTimeout(timer);
   }
   const evidence = await gatherEvidence(hypervisor, guest.uuid);
-  await bringGuestBack(true, BRING_BACK_MS);
+  await bringGuestBack(true, patienceMs);
   return { taken, evidence };
 }
 

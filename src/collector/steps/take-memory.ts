@@ -26,6 +26,8 @@ export interface TakeOrder {
   readonly level: number;
   readonly convertWorkers: number;
   readonly stallSeconds: number;
+  /** How long the hypervisor tries to get the guest running again after a dump that failed. */
+  readonly bringBackMs: number;
   /** About what the hypervisor will write, bytes; for progress only. */
   readonly expectedBytes: number;
   readonly signal: AbortSignal;
@@ -57,6 +59,7 @@ async function takeIntoFile(hypervisor: Hypervisor, order: TakeOrder): Promise<T
     method: order.method.name,
     target: { kind: 'file', path },
     live: order.live,
+    bringBackMs: order.bringBackMs,
     signal: order.signal,
     onProgress: order.onProgress,
   });
@@ -76,11 +79,13 @@ async function takeThroughPipe(hypervisor: Hypervisor, order: TakeOrder, pipe: s
     method: order.method.name,
     target: { kind: 'pipe', path: pipe },
     live: order.live,
+    bringBackMs: order.bringBackMs,
     signal,
     // The receiving end counts what has really arrived.
     onProgress: () => undefined,
   });
-  capturing.catch(() => end.abort(new VmcorralError('CAPTURE_FAILED', 'the hypervisor ended the dump')));
+  // CANCELLED: the end that only follows must not be taken for the cause.
+  capturing.catch(() => end.abort(new VmcorralError('CANCELLED', 'the hypervisor ended the dump')));
   const [captured, received] = await Promise.allSettled([capturing, receiving]);
   if (captured.status === 'fulfilled' && received.status === 'fulfilled' && received.value) {
     return { result: captured.value, ...received.value };
