@@ -1,6 +1,7 @@
 /** The text of `inspect --estimate`. */
 
 import type { Estimate, EstimateGroup } from '../engine/convert/estimate.js';
+import type { FilterClass } from '../model/manifest.js';
 import { formatBytes } from './format.js';
 import { printable } from './printable.js';
 import { formatTable } from './table.js';
@@ -10,12 +11,22 @@ const NAMES: Readonly<Record<EstimateGroup, string>> = {
   cache: 'page cache',
   privateCache: 'private page cache',
   user: 'user data',
+  givenBack: 'given back, or bad',
   slab: 'kernel: slab',
   pageTables: 'kernel: page tables',
   stacks: 'kernel: stacks',
   perCpu: 'kernel: per-CPU',
   kernel: 'kernel: other',
   unknown: 'not described by the kernel',
+};
+
+const CLASSES: Readonly<Record<FilterClass, string>> = {
+  free: NAMES.free,
+  cache: NAMES.cache,
+  privateCache: NAMES.privateCache,
+  user: NAMES.user,
+  poisoned: 'bad memory',
+  offline: 'memory that was given back',
 };
 
 /** What stays in a dump of a level, in the words of the table above it. */
@@ -42,6 +53,20 @@ export function describeEstimate(estimate: Estimate): string {
   return [
     `memory by use\n${formatTable([{ title: '  USE' }, right('SIZE'), right('OF IT ZERO'), right('PACKED TO')], memory)}`,
     `dump with ${compression}, about\n${formatTable([{ title: '  LEVEL' }, right('SIZE'), { title: 'LEFT' }], sizes)}`,
+    ...keptLines(levels),
     ...warnings.map((warning) => `not told apart: ${printable(warning, { limit: 300 })}`),
   ].join('\n\n');
+}
+
+/** Why a dump of a level is larger than what it should leave; a refusal of all is among the warnings already. */
+function keptLines(levels: Estimate['levels']): string[] {
+  const levelsOf = new Map<string, number[]>();
+  for (const { level, kept } of levels) {
+    for (const { class: name, why } of kept) {
+      if (name === 'all') continue;
+      const line = `${CLASSES[name]} is kept: ${printable(why, { limit: 300 })}`;
+      levelsOf.set(line, [...(levelsOf.get(line) ?? []), level]);
+    }
+  }
+  return [...levelsOf].map(([line, at]) => `at level ${at.join(', ')} ${line}`);
 }

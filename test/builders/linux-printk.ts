@@ -6,12 +6,13 @@
  *     C 1.4    12.345678 from a process, not finalized yet\nsecond line
  *     E 0.6    12.400000
  *
- * State (F finalized, C committed, R reserved, X reusable, E finalized without data), facility.level, seconds, text;
+ * State (F finalized, C committed, R reserved, X reusable, E finalized without data, L finalized and
+ * lost for want of room), facility.level, seconds, text;
  * `\n` and `\xNN` in the text stand for those bytes. Layout as in 6.1 x86-64.
  */
 
 const ID_MASK = (1n << 62n) - 1n;
-const STATES = { R: 0n, C: 1n, F: 2n, X: 3n, E: 2n } as const;
+const STATES = { R: 0n, C: 1n, F: 2n, X: 3n, E: 2n, L: 2n } as const;
 export const DESC_BYTES = 24;
 export const INFO_BYTES = 88;
 export const RING_BYTES = 88;
@@ -71,8 +72,9 @@ export function buildRing(listing: string, options: RingOptions = {}): PrintkRin
   let position = firstPosition;
   for (const { state, facility, level, nanoseconds, bytes } of parse(listing)) {
     const slot = Number(id % count);
-    const isDataless = state === 'E' || state === 'X';
-    const block = isDataless ? { begin: 3n, next: 3n } : placeBlock(position, bytes.length, size);
+    const isDataless = state === 'E' || state === 'X' || state === 'L';
+    const odd = state === 'L' ? 1n : 3n;
+    const block = isDataless ? { begin: odd, next: odd } : placeBlock(position, bytes.length, size);
     if (!isDataless) {
       const start = block.begin / size === (block.next - 1n) / size ? block.begin % size : 0n;
       new DataView(text.buffer).setBigUint64(Number(start), id, true);
@@ -119,7 +121,7 @@ function parse(listing: string): ListedRecord[] {
   const records: ListedRecord[] = [];
   for (const line of listing.split('\n')) {
     if (/^\s*(#|$)/.test(line)) continue;
-    const match = /^\s*([FCRXE]) (\d+)\.(\d) +(\d+)\.(\d{6}) ?(.*)$/.exec(line);
+    const match = /^\s*([FCRXEL]) (\d+)\.(\d) +(\d+)\.(\d{6}) ?(.*)$/.exec(line);
     if (match === null) throw new Error(`not a record: ${line}`);
     const [, state, facility, level, seconds, micros, text] = match as unknown as string[];
     records.push({

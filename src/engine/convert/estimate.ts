@@ -4,20 +4,26 @@
  */
 
 import type { Compression } from '../../model/capture.js';
+import type { FilterReport } from '../../model/manifest.js';
 import { compressSlack, PageCompressor } from '../codec/page-codec.js';
 import { type MemoryImage, PageState } from '../image/memory-image.js';
 import { pageRuns, totalPages } from '../image/ranges.js';
 import type { FoundVmcoreinfo } from '../linux/find-kernel.js';
 import { LEVEL, PageClass } from '../linux/pages/classify.js';
 import { readKernelUse } from '../linux/pages/counters.js';
-import { forEachClass } from '../linux/pages/page-filter.js';
+import { CLASS_BITS } from '../linux/pages/filter-report.js';
+import { forEachClass, planFilter } from '../linux/pages/page-filter.js';
 
-/** Groups of pages as they are shown. `kernel`: what is none of the others. */
+/**
+ * Groups of pages as they are shown. `givenBack`: to the hypervisor (balloon, virtio-mem), or bad memory that nobody may
+ * touch. `kernel`: what is none of the others.
+ */
 export const ESTIMATE_GROUPS = [
   'free',
   'cache',
   'privateCache',
   'user',
+  'givenBack',
   'slab',
   'pageTables',
   'stacks',
@@ -47,9 +53,16 @@ export interface Estimate {
   /** Pages of all groups that are all zero; from samples. */
   readonly zeroPages: number;
   readonly groups: readonly GroupEstimate[];
-  readonly levels: readonly { readonly level: number; readonly bytes: number }[];
+  readonly levels: readonly LevelEstimate[];
   /** Why classes are not told apart, where they aren't. */
   readonly warnings: readonly string[];
+}
+
+export interface LevelEstimate {
+  readonly level: number;
+  readonly bytes: number;
+  /** Classes that the level asks for and the filter won't leave out of this memory; none where it does as it is told. */
+  readonly kept: FilterReport['kept'];
 }
 
 /** Pages of each group that are looked at: errors of a few percent. */
@@ -64,18 +77,19 @@ const GROUP_OF: Readonly<Record<number, EstimateGroup>> = {
   [PageClass.cache]: 'cache',
   [PageClass.privateCache]: 'privateCache',
   [PageClass.user]: 'user',
-  [PageClass.poisoned]: 'unknown',
-  [PageClass.offline]: 'unknown',
+  [PageClass.poisoned]: 'givenBack',
+  [PageClass.offline]: 'givenBack',
   [PageClass.unknown]: 'unknown',
   [PageClass.slab]: 'slab',
   [PageClass.pageTable]: 'pageTables',
 };
-/** The bit that takes a group away; of several, any. */
+/** The bit that takes a group away; of several, any. No bit does for what was given back. */
 const BITS_OF: Readonly<Record<EstimateGroup, number>> = {
   free: LEVEL.free,
   cache: LEVEL.cache | LEVEL.privateCache,
   privateCache: LEVEL.privateCache,
   user: LEVEL.user,
+  givenBack: 0,
   slab: 0,
   pageTables: 0,
   stacks: 0,
@@ -84,7 +98,7 @@ const BITS_OF: Readonly<Record<EstimateGroup, number>> = {
   unknown: 0,
 };
 
-/** Takes well under a second for each 16 GiB. @throws what reading the image throws */
+/** Takes about a second for each 16 GiB. @throws what reading the image throws */
 export function estimateDump(
   image: MemoryImage,
   found: FoundVmcoreinfo | undefined,
@@ -109,12 +123,27 @@ export function estimateDump(
       sampler.result(group),
     );
     const groups = refusal === undefined ? withCounted(sampled, found) : sampled;
-    const levels = LEVELS.map((level) => ({ level, bytes: dumpBytes(level, groups, ram, image.pageSize) }));
+    const levels = planLevels(image, found).map(({ askedLevel: level, level: effective, kept }) => {
+      // What was given back goes with any class, also where all classes are kept.
+      const isFiltered = (level & CLASS_BITS) !== 0 && kept.every(({ class: name }) => name !== 'all');
+      const leftOut = (group: EstimateGroup) =>
+        group === 'givenBack' ? isFiltered : (BITS_OF[group] & effective) !== 0;
+      return { level, bytes: dumpBytes(leftOut, groups, ram, image.pageSize), kept };
+    });
     const zeroPages = Math.round(groups.reduce((sum, { pages, zeroShare }) => sum + pages * zeroShare, 0));
     return { pageSize: image.pageSize, compression, zeroPages, groups, levels, warnings };
   } finally {
     sampler.close();
   }
+}
+
+/** The filter's own verdict on each level. What it does as asked at the highest, it does at those below. */
+function planLevels(image: MemoryImage, found: FoundVmcoreinfo | undefined): FilterReport[] {
+  const highest = planFilter(image, found, Math.max(...LEVELS)).report;
+  return LEVELS.map((askedLevel) => {
+    if (highest.kept.length === 0) return { ...highest, askedLevel, level: askedLevel };
+    return askedLevel === highest.askedLevel ? highest : planFilter(image, found, askedLevel).report;
+  });
 }
 
 /** What only the kernel's counters tell is taken out of the kernel's other pages. */
@@ -141,10 +170,15 @@ function add(counts: Map<EstimateGroup, number>, group: EstimateGroup, pages: nu
 }
 
 /** Headers and bitmaps, a descriptor a page, and the pages. */
-function dumpBytes(level: number, groups: readonly GroupEstimate[], ram: number, pageSize: number): number {
+function dumpBytes(
+  leftOut: (group: EstimateGroup) => boolean,
+  groups: readonly GroupEstimate[],
+  ram: number,
+  pageSize: number,
+): number {
   let bytes = 4 * pageSize + ram / 4;
   for (const { group, pages, zeroShare, bytesPerPage } of groups) {
-    if ((BITS_OF[group] & level) !== 0) continue;
+    if (leftOut(group)) continue;
     bytes += pages * (DESCRIPTOR_BYTES + (1 - zeroShare) * bytesPerPage);
   }
   return Math.round(bytes);

@@ -214,6 +214,8 @@ function recordAt({ descriptors, infos, texts }: Arrays, ring: Ring, layout: Lay
   };
 }
 
+/** FAILED_LPOS of printk_ringbuffer.h; an empty line has 3 (NO_LPOS, later EMPTY_LINE_LPOS). */
+const FAILED_POSITION = 1n;
 const EMPTY = new Uint8Array(0);
 
 /** The bytes of a record; undefined where they are not there or belong to another record by now. */
@@ -227,7 +229,9 @@ function textOf(
 ): Uint8Array | undefined {
   const begin = descriptor.getBigUint64(layout.textBlock + layout.begin, true);
   const next = descriptor.getBigUint64(layout.textBlock + layout.next, true);
-  // Odd positions: no data block. An empty line, or a message there was no room for.
+  // prb_read and desc_read_finalized_seq: a message that there was no room for is lost, and dmesg passes over it. Other odd
+  // positions stand for an empty line, which it prints with its time.
+  if (begin === FAILED_POSITION && next === FAILED_POSITION) return undefined;
   if ((begin & 1n) === 1n) return EMPTY;
   const mask = ring.textBytes - 1n;
   let start = begin & mask;

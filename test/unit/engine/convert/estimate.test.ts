@@ -45,6 +45,42 @@ describe('pages by use', () => {
   });
 });
 
+describe('what the filter does', () => {
+  const bytesAt = (found: ReturnType<typeof estimate>['found'], level: number) =>
+    found.levels.find((one) => one.level === level)!.bytes;
+  /** What a page costs beside its content. */
+  const DESCRIPTOR_BYTES = 24;
+
+  test('pages given back are told, and left out above level 1', () => {
+    const listing = '0x400 offline order=9\n0x600 hwpoison';
+    const { pages, found } = estimate(listing);
+    expect(pages('givenBack')).toBe(513);
+    expect(pages('unknown')).toBeUndefined();
+    expect(describeEstimate(found)).toMatch(/^ {2}given back, or bad +2\.0 MiB/m);
+    const dropped = bytesAt(found, 1) - bytesAt(found, 17);
+    // All zeros, and no page of another class is there.
+    expect(dropped).toBe(513 * DESCRIPTOR_BYTES);
+  });
+
+  test('a class that it keeps is in the sizes, and the text says so', () => {
+    const told = estimate(LISTING);
+    const { found } = estimate(LISTING, { counters: { free: 9000 } });
+    const keptOf = (level: number) => found.levels.find((one) => one.level === level)?.kept.map((one) => one.class);
+    expect([1, 17, 31].map(keptOf)).toEqual([[], ['free'], ['free']]);
+    expect(bytesAt(found, 17)).toBe(bytesAt(found, 1));
+    expect(bytesAt(told.found, 17)).toBeLessThan(bytesAt(told.found, 1));
+    expect(describeEstimate(found)).toMatch(/^at level 17, 25, 27, 31 free is kept: 256 pages look like it, /m);
+    expect(describeEstimate(told.found)).not.toContain('is kept');
+  });
+
+  test('where no kernel is, every level is as large as the first', () => {
+    const { image } = buildPages(LISTING);
+    const { levels, warnings } = estimateDump(image, undefined, 'none');
+    expect(new Set(levels.map(({ bytes }) => bytes)).size).toBe(1);
+    expect(warnings).toEqual(['no kernel could be proven in this memory']);
+  });
+});
+
 describe("the kernel's own counters", () => {
   const counters = { stackKib: 160, pageTables: 77, perCpu: 50, perCpuUnits: 4 };
 

@@ -35,6 +35,12 @@ describe('the lockless ring', () => {
     ]);
   });
 
+  test('passes over a message that there was no room for, as dmesg does, and says so', () => {
+    const { records, warnings } = readLog({ log: 'F 0.6 1.000000 kept\nL 0.6 2.000000\nE 0.6 3.000000' });
+    expect(formatLog(records)).toBe('[    1.000000] kept\n[    3.000000] \n');
+    expect(warnings).toEqual(['the text of 1 kernel messages was lost']);
+  });
+
   test('keeps the newest record that is committed, and leaves out one that is still reserved', () => {
     const log = `
       F 0.6 1.000000 first
