@@ -151,7 +151,7 @@ function faultOfRefusal(error: ErrorRecord | undefined): string | undefined {
   if (code === undefined || ![...FILE_CODES, ...OTHER_CODES].includes(code))
     return `${code} is no answer to a damaged file`;
   // Paths have digits of their own.
-  const said = message.replaceAll(/\/\S+/g, '');
+  const said = message.replaceAll(/\/\S*vmcorral-fuzz-\S+/g, '');
   if (!/\w+ \w+ \w+/.test(said)) return 'no sentence';
   if (!FILE_CODES.includes(code)) return undefined;
   const { path: file, offset, expected, needed } = facts;
