@@ -270,6 +270,9 @@ function readWhatIsLeft(open: () => MemoryImage, model: MemoryModel, cut: number
         expect(isRight, `cut at ${cut}: page 0x${page.toString(16)} has other bytes`).toBe(true);
       } catch (error) {
         expectRefusal(error, cut);
+        // Who looks at it before reading (inspect) has to learn that it is cut.
+        expect(image.facts, `cut at ${cut}`).toMatchObject({ truncated: true, expectedBytes: expect.any(Number) });
+        expect(Number(image.facts.expectedBytes)).toBeGreaterThan(Number(image.facts.sizeBytes));
         refused = true;
       }
     }

@@ -150,8 +150,8 @@ function faultOfRefusal(error: ErrorRecord | undefined): string | undefined {
   const { code, message = '', facts = {} } = error ?? {};
   if (code === undefined || ![...FILE_CODES, ...OTHER_CODES].includes(code))
     return `${code} is no answer to a damaged file`;
-  // Paths have digits of their own; names out of a damaged file may hold slashes.
-  const said = message.replaceAll(/\/(?:tmp|proc|var)\/\S+/g, '');
+  // Paths have digits of their own.
+  const said = message.replaceAll(/\/\S*vmcorral-fuzz-\S+/g, '');
   if (!/\w+ \w+ \w+/.test(said)) return 'no sentence';
   if (!FILE_CODES.includes(code)) return undefined;
   const { path: file, offset, expected, needed } = facts;

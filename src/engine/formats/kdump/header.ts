@@ -32,6 +32,8 @@ export interface KdumpHeader {
   readonly bitmap1Offset: number;
   readonly bitmap2Offset: number;
   readonly descriptorsOffset: number;
+  /** Names of what was erased, behind all data; both 0 without. */
+  readonly eraseinfo: { readonly offset: number; readonly end: number };
   /** What is the same in all parts of one dump, by name. */
   readonly identity: Readonly<Record<string, string>>;
 }
@@ -44,7 +46,8 @@ export function readKdumpHeader(source: ByteSource): KdumpHeader {
   const [limit, limitAt] =
     version >= 6 ? [sub.maxMapnr64, subField(raw, 'maxMapnr64')] : [main.maxMapnr, mainField(raw, 'maxMapnr')];
   const pageLimit = bounded(source, limit, 0, MAX_PAGES, 'the number of pages (max_mapnr)', limitAt);
-  const notes = [...readNotes(source, version, raw), ...readEraseinfo(source, version, raw)];
+  const eraseinfo = eraseinfoOf(source, version, raw);
+  const notes = [...readNotes(source, version, raw), ...eraseinfoNotes(source, eraseinfo)];
   return {
     version,
     machine: machineOf(source, raw),
@@ -58,6 +61,7 @@ export function readKdumpHeader(source: ByteSource): KdumpHeader {
     notes,
     window: windowOf(source, version, raw, pageLimit),
     ...areas(source, raw, pageLimit),
+    eraseinfo,
     identity: identityOf(raw, pageLimit, notes),
   };
 }
@@ -117,29 +121,38 @@ function readNotes(source: ByteSource, version: number, raw: RawHeaders): Note[]
 }
 
 /** Names of what makedumpfile erased, at the end of the file: a note, as it is in ELF cores. */
-function readEraseinfo(source: ByteSource, version: number, raw: RawHeaders): Note[] {
-  if (version < 5 || raw.sub.sizeEraseinfo === 0) return [];
-  const desc = readArea(source, raw, 'offsetEraseinfo', 'sizeEraseinfo', 'the erase information');
+function eraseinfoOf(source: ByteSource, version: number, raw: RawHeaders): KdumpHeader['eraseinfo'] {
+  if (version < 5 || raw.sub.sizeEraseinfo === 0) return { offset: 0, end: 0 };
+  const [offset, size] = areaOf(source, raw, 'offsetEraseinfo', 'sizeEraseinfo', 'the erase information');
+  return { offset, end: offset + size };
+}
+
+/** A file that is cut has lost them, as they come last. */
+function eraseinfoNotes(source: ByteSource, { offset, end }: KdumpHeader['eraseinfo']): Note[] {
+  if (end === 0 || end > source.sizeBytes) return [];
+  const desc = readExact(source, offset, end - offset, 'the erase information');
   return [{ owner: 'ERASEINFO', type: 0, desc }];
 }
 
-/** What two fields of the sub header tell the place and size of. */
-function readArea(
+function readArea(source: ByteSource, raw: RawHeaders, offset: AreaOffset, size: AreaSize, what: string): Uint8Array {
+  return readExact(source, ...areaOf(source, raw, offset, size, what), what);
+}
+
+type AreaOffset = 'offsetNote' | 'offsetVmcoreinfo' | 'offsetEraseinfo';
+type AreaSize = 'sizeNote' | 'sizeVmcoreinfo' | 'sizeEraseinfo';
+
+/** Place and size of what two fields of the sub header tell. */
+function areaOf(
   source: ByteSource,
   raw: RawHeaders,
-  offsetField: 'offsetNote' | 'offsetVmcoreinfo' | 'offsetEraseinfo',
-  sizeField: 'sizeNote' | 'sizeVmcoreinfo' | 'sizeEraseinfo',
+  offsetField: AreaOffset,
+  sizeField: AreaSize,
   what: string,
-): Uint8Array {
+): [offset: number, size: number] {
   const { [sizeField]: said, [offsetField]: at } = raw.sub;
   const size = bounded(source, said, 0, MAX_NOTE_AREA_BYTES, `the size of ${what}`, subField(raw, sizeField));
   const most = Number.MAX_SAFE_INTEGER - size;
-  return readExact(
-    source,
-    bounded(source, at, 0, most, `the offset of ${what}`, subField(raw, offsetField)),
-    size,
-    what,
-  );
+  return [bounded(source, at, 0, most, `the offset of ${what}`, subField(raw, offsetField)), size];
 }
 
 function windowOf(source: ByteSource, version: number, raw: RawHeaders, pageLimit: number): PageWindow | undefined {

@@ -18,6 +18,8 @@ export class KdumpPart {
   /** Pages with a descriptor here. */
   readonly describedPages: number;
   readonly source: ByteSource;
+  /** Where the file should end, at least, if it is cut; its size, or less, if it isn't. */
+  readonly expectedBytes: number;
   readonly #pageSize: number;
   readonly #ram: StoredBitmap;
   /** Pages that have a descriptor, in all parts together. */
@@ -41,6 +43,10 @@ export class KdumpPart {
     this.describedPages = this.#kept.rank(limit) - this.#skipped;
     const incomplete = (header.status & STATUS_INCOMPLETE) !== 0;
     this.#descriptors = new DescriptorTable(source, descriptorsOffset, this.describedPages, incomplete);
+    const { eraseinfo } = header;
+    const ends = eraseinfo.end === 0 ? [source.sizeBytes] : [source.sizeBytes, eraseinfo.offset];
+    const dataEnd = incomplete ? 0 : this.#descriptors.endOfData(ends, blockSize);
+    this.expectedBytes = Math.max(dataEnd, eraseinfo.end);
     // The shared page of zeros is first among the data: behind the descriptors, for which makedumpfile leaves room in
     // each part as if it had all pages (1.7.2; DUMP-FORMATS 2.4).
     this.#pages = new PageStore(source, blockSize, this.#descriptors, [

@@ -105,6 +105,7 @@ function factsOf(
   const sum = (count: (part: KdumpPart) => number) => parts.reduce((all, part) => all + count(part), 0);
   const erased = header.notes.find(({ owner }) => owner === 'ERASEINFO');
   const physBase = physBaseOf(header);
+  const cut = parts.find((part) => part.expectedBytes > part.source.sizeBytes);
   return {
     headerVersion: header.version,
     compression: compressionOf(status),
@@ -117,6 +118,10 @@ function factsOf(
     ...((status & STATUS_EXCLUDED_VMEMMAP) === 0 ? {} : { excludedVmemmap: true }),
     ...(erased === undefined ? {} : { eraseinfoBytes: erased.desc.length }),
     ...((status & STATUS_INCOMPLETE) === 0 ? {} : { incomplete: true, lostPages: sum((part) => part.countLost()) }),
+    ...(cut === undefined
+      ? {}
+      : { truncated: true, expectedBytes: cut.expectedBytes, sizeBytes: cut.source.sizeBytes }),
+    ...(cut === undefined || parts.length === 1 ? {} : { truncatedFile: cut.source.path }),
   };
 }
 

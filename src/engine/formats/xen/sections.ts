@@ -151,7 +151,10 @@ function pagesAndTable(source: ByteSource, shoff: number, sections: ReadonlyMap<
 function needed(source: ByteSource, shoff: number, sections: ReadonlyMap<string, Section>, name: string): Section {
   const section = sections.get(name);
   if (section !== undefined) return section;
-  const found = [...sections.keys()].join(' ');
+  const found = [...sections.keys()]
+    .join(' ')
+    .replace(/[^ -~]/g, '?')
+    .slice(0, 200);
   throw corrupt(source, `it has no section ${name}`, { offset: shoff, expected: `it among ${found}`, found });
 }
 

@@ -1,6 +1,9 @@
+import fs from 'node:fs';
+import path from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { errorOf, imageOf, readPages, statesOf } from '../../../builders/engine-files.js';
+import { openImage } from '#src/engine/formats/registry.js';
+import { errorOf, imageOf, readPages, statesOf, testFolder } from '../../../builders/engine-files.js';
 import { buildKdump } from '../../../builders/kdump-file.js';
 import { pagesOf } from '../../../builders/page-content.js';
 
@@ -122,9 +125,9 @@ test.each([
   ],
   ['erase information of 2^40 bytes', (b: Buffer) => void b.writeBigUInt64LE(2n ** 40n, 4096 + 72), 'CORRUPT'],
   [
-    'erase information behind the end',
-    (b: Buffer) => void [b.writeInt32LE(9, 4096 + 72), b.writeInt32LE(9, 4096 + 68)],
-    'TRUNCATED',
+    'erase information at 2^60',
+    (b: Buffer) => void [b.writeInt32LE(9, 4096 + 72), b.writeInt32LE(2 ** 28, 4096 + 68)],
+    'CORRUPT',
   ],
   ['2^31 sub header blocks', U32(() => 432, 0x7fffffff), 'CORRUPT'],
   ['no sub header', U32(() => 432, 0), 'CORRUPT'],
@@ -149,7 +152,8 @@ test.each([
       void [b.writeUInt32LE(0, o.descriptors! + 12), b.writeUInt32LE(77, o.descriptors! + 8)],
     'CORRUPT',
   ],
-  ['data behind the end', U32((o) => o.descriptors! + 4, 0x7fffffff), 'CORRUPT'],
+  ['data behind the end', U32((o) => o.descriptors! + 4, 0x7fff), 'TRUNCATED'],
+  ['data at 2^63', U32((o) => o.descriptors! + 4, 0x7fffffff), 'CORRUPT'],
   ['zlib data said to be zstd', U32((o) => o.descriptors! + 12, 0x20), 'CORRUPT'],
   ['zlib data said to be lzo', U32((o) => o.descriptors! + 12, 0x2), 'CORRUPT'],
   ['zlib data said to be snappy', U32((o) => o.descriptors! + 12, 0x4), 'CORRUPT'],
@@ -158,4 +162,54 @@ test.each([
   damage(bytes, borders);
   const error = errorOf(() => readPages(imageOf(bytes), 0, 3));
   expect(error).toMatchObject({ name: 'VmcorralError', code });
+});
+
+/** What `inspect` shows before any page was read. */
+const cutFacts = (bytes: Buffer) => {
+  const { truncated, expectedBytes, sizeBytes } = imageOf(bytes).facts;
+  return { truncated, expectedBytes, sizeBytes };
+};
+const WHOLE = { truncated: undefined, expectedBytes: undefined, sizeBytes: undefined };
+
+test.each([
+  ['pages in order', 'pages 0 AbC.d'],
+  ['zero pages at the end, more than are looked at together', `plain\npages 0 A${'.'.repeat(9000)}`],
+  ['plain pages', 'plain\npages 0 ABC'],
+  ['erase information behind the data', 'eraseinfo names of what was erased\npages 0 AbC'],
+])('a cut dump is told when it is opened, a whole one is not called so: %s', (_, listing) => {
+  const { bytes } = buildKdump(listing);
+  expect(cutFacts(bytes)).toEqual(WHOLE);
+  // Longer than it has to be: tapes and block devices.
+  expect(cutFacts(Buffer.concat([bytes, Buffer.alloc(5000)]))).toEqual(WHOLE);
+  for (const missing of [1, 17, 200]) {
+    const cut = { truncated: true, expectedBytes: bytes.length, sizeBytes: bytes.length - missing };
+    expect(cutFacts(bytes.subarray(0, -missing))).toEqual(cut);
+  }
+});
+
+test('a cut dump whose data are in another order than its descriptors is told, too', () => {
+  const { bytes, borders } = buildKdump(`plain\npages 0 AB${'.'.repeat(9000)}`);
+  const [first, second] = [borders.descriptors!, borders.descriptors! + 24];
+  const offset = bytes.readBigUInt64LE(first);
+  bytes.writeBigUInt64LE(bytes.readBigUInt64LE(second), first);
+  bytes.writeBigUInt64LE(offset, second);
+  expect(cutFacts(bytes)).toEqual(WHOLE);
+  expect(cutFacts(bytes.subarray(0, -1))).toMatchObject({ truncated: true, expectedBytes: bytes.length });
+});
+
+test('of a split dump the part that is cut is named', () => {
+  const folder = testFolder();
+  const files = ['0 2', '2 4'].map((window, i) => {
+    const { bytes } = buildKdump(`limit 4\npages 0 AbCd\nwindow ${window}`);
+    const file = path.join(folder, `part${i}`);
+    fs.writeFileSync(file, i === 0 ? bytes : bytes.subarray(0, -3));
+    return file;
+  });
+  const image = openImage(files[0]!);
+  expect(image.facts).toMatchObject({
+    truncated: true,
+    truncatedFile: files[1],
+    sizeBytes: fs.statSync(files[1]!).size,
+  });
+  image.close();
 });
