@@ -5,7 +5,7 @@
  * Memory of a conversion, whatever the size of the guest:
  *   slots = 2 · threads + 2; each slot 1 MiB in, 1 MiB + 64 KiB out
  *   + 16 bytes for each MiB of kept memory (what verification compares)
- *   + the image's index (ELF: 24 bytes per program header; kdump: 4 bytes per 16 MiB of address space)
+ *   + the open image: the table in formats/README.md (kdump of 4 KiB pages: 4 bytes per 16 MiB of address space)
  *   + about 15 MiB for each thread's JavaScript heap and code.
  * With 2 threads and 16 GiB: 12.4 MiB + 256 KiB + 4 KiB + 45 MiB.
  */

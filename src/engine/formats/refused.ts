@@ -16,14 +16,30 @@ interface Magic {
 }
 
 const DISK = 'this is a disk, not memory';
+const XEN_SAVE = 'restore the guest and take its memory with `xl dump-core`, or `virsh dump`';
 const WINDOWS = 'dumps made inside Windows are not read; capture the guest from its hypervisor';
 
-const KNOWN: readonly Magic[] = [
+/** Exported for the test that goes through all of them. */
+export const KNOWN_MAGICS: readonly Magic[] = [
   {
     name: 'libvirt-save-unfinished',
     title: 'libvirt save image that was never finished',
     magics: ['LibvirtQemudPart'],
     hint: 'the save was interrupted; there is no whole image in it',
+  },
+  {
+    name: 'libxl-save',
+    title: "save image of libvirt's Xen driver",
+    // LIBXL_SAVE_MAGIC of libvirt src/libxl/libxl_conf.h.
+    magics: ['libvirt-xml\n'],
+    hint: XEN_SAVE,
+  },
+  {
+    name: 'xl-save',
+    title: 'save image of Xen (`xl save`, `xl migrate`)',
+    // savefileheader_magic of Xen tools/xl/xl.h; a stream of libxc without it: all ones and "XENF"; xend's.
+    magics: ['Xen saved domain, xl format', '\xff\xff\xff\xff\xff\xff\xff\xffXENF', 'LinuxGuestRecord'],
+    hint: XEN_SAVE,
   },
   {
     name: 'vmware-old',
@@ -71,6 +87,14 @@ const KNOWN: readonly Magic[] = [
     magics: ['sadump\0\0', 'sadump', 'sadu'],
     hint: 'convert it with makedumpfile',
   },
+  {
+    name: 'sadump-media',
+    title: 'sadump media backup (Fujitsu stand-alone dump)',
+    // Behind a header of one block, which begins with an id of no fixed value (crash sadump.c, read_sadump_header).
+    magics: ['sadump\0\0'],
+    at: 4096,
+    hint: 'convert it with makedumpfile',
+  },
   { name: 'windows-crash', title: 'Windows crash dump', magics: ['PAGEDU64', 'PAGEDUMP', 'PAGE'], hint: WINDOWS },
   { name: 'windows-minidump', title: 'Windows minidump', magics: ['MDMP'], hint: WINDOWS },
   {
@@ -97,7 +121,7 @@ const KNOWN: readonly Magic[] = [
   { name: 'vdi', title: 'VDI disk image', magics: ['<<< '], hint: DISK },
 ];
 
-export const refusedFormats: readonly RefusedFormat[] = KNOWN.map(({ name, title, hint, magics, at = 0 }) => {
+export const refusedFormats: readonly RefusedFormat[] = KNOWN_MAGICS.map(({ name, title, hint, magics, at = 0 }) => {
   const bytes = magics.map((magic) => (typeof magic === 'string' ? Buffer.from(magic, 'latin1') : Buffer.from(magic)));
   return {
     kind: 'refused',

@@ -16,8 +16,8 @@ import { ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE } from './layout.js';
 import { type Loads, loadOf, planLoads } from './loads.js';
 import { ELF_IDENTIFICATION, LOAD_FLAGS, OutputEhdr, OutputPhdr, OutputShdr } from './write-layout.js';
 
-/** Data starts at a page of the disk: readers map it. */
-const DATA_ALIGNMENT = 4096;
+/** Data starts at a page of the disk, and at one of the guest where those are larger: readers map it. */
+const LEAST_ALIGNMENT = 4096;
 /** Program headers at 64, right behind the header: makedumpfile looks nowhere else. */
 const HEADERS_AT = OutputEhdr.size;
 
@@ -62,7 +62,8 @@ class ElfWriter implements DumpWriter {
     const sectionOffset = HEADERS_AT + (headers.count + 1) * OutputPhdr.size;
     const notesOffset = sectionOffset + (hasSection ? OutputShdr.size : 0);
     const end = notesOffset + notes.length;
-    this.#dataOffset = Math.ceil(end / DATA_ALIGNMENT) * DATA_ALIGNMENT;
+    const alignment = Math.max(LEAST_ALIGNMENT, facts.pageSize);
+    this.#dataOffset = Math.ceil(end / alignment) * alignment;
     const head = new Uint8Array(this.#dataOffset);
     const view = new DataView(head.buffer);
     head.set(ELF_IDENTIFICATION);

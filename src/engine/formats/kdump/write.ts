@@ -6,7 +6,7 @@
 import type { Compression } from '../../../model/capture.js';
 import { VmcorralError } from '../../../model/errors.js';
 import { buildNotes, descOffset, NT_PRSTATUS, vmcoreinfoText, vmcoreinfoValue } from '../../image/elf-notes.js';
-import type { Machine } from '../../image/memory-image.js';
+import type { Machine, Note } from '../../image/memory-image.js';
 import { pageLimit } from '../../image/ranges.js';
 import { type Output, ZERO_PAGE } from '../output.js';
 import type { DumpFacts, DumpWriter, Expected } from '../writer.js';
@@ -37,6 +37,10 @@ export class KdumpWriter implements DumpWriter {
   readonly expected: Expected;
   readonly #output: Output;
   readonly #facts: DumpFacts;
+  /** All but `#erased`. */
+  readonly #notes: readonly Note[];
+  /** Names of what was erased: a note in ELF cores, here in a place of its own, where readers look for them. */
+  readonly #erased: Note | undefined;
   readonly #keptPages: number;
   readonly #kept: BitmapWriter;
   readonly #descriptors: DescriptorWriter;
@@ -69,8 +73,11 @@ export class KdumpWriter implements DumpWriter {
     this.#facts = facts;
     this.#keptPages = part?.keptPages ?? facts.keptPages;
     const { pageSize } = facts;
-    const notes = buildNotes(facts.notes);
-    const subBlocks = Math.ceil((KdumpSubHeader.size + notes.length) / pageSize);
+    this.#erased = facts.notes.find(({ owner }) => owner === 'ERASEINFO');
+    this.#notes = facts.notes.filter((note) => note !== this.#erased);
+    const notes = buildNotes(this.#notes);
+    const erasedBytes = this.#erased?.desc.length ?? 0;
+    const subBlocks = Math.ceil((KdumpSubHeader.size + notes.length + erasedBytes) / pageSize);
     const bitmapOffset = (1 + subBlocks) * pageSize;
     const bitmapSize = bitmapBytes(limit, pageSize);
     const descriptorsOffset = bitmapOffset + 2 * bitmapSize;
@@ -120,7 +127,10 @@ export class KdumpWriter implements DumpWriter {
     // The signature fills its field, without a NUL.
     bytes.set(Buffer.from(KDUMP_SIGNATURE, 'latin1'), 0);
     const notesOffset = pageSize + KdumpSubHeader.size;
-    const textOffset = descOffset(this.#facts.notes, 'VMCOREINFO');
+    const textOffset = descOffset(this.#notes, 'VMCOREINFO');
+    // makedumpfile puts it behind all data; its place is in the sub header, and a pipe can't come back for that.
+    const erased = this.#erased?.desc ?? new Uint8Array(0);
+    const erasedOffset = notesOffset + notes.length;
     KdumpSubHeader.write(view, pageSize, {
       physBase: physBaseOf(machine, vmcoreinfo, (ram[0]?.firstPage ?? 0) * pageSize),
       // Zero pages share one block: that is what level 1 means in this format.
@@ -135,8 +145,10 @@ export class KdumpWriter implements DumpWriter {
       ...(textOffset === undefined
         ? {}
         : { offsetVmcoreinfo: notesOffset + textOffset, sizeVmcoreinfo: vmcoreinfo!.length }),
+      ...(erased.length === 0 ? {} : { offsetEraseinfo: erasedOffset, sizeEraseinfo: erased.length }),
     });
     bytes.set(notes, notesOffset);
+    bytes.set(erased, erasedOffset);
     this.#output.write(0, bytes, 0, bytes.length);
   }
 

@@ -19,7 +19,7 @@ export const libvirtSaveFormat: WrapperFormat = {
   kind: 'wrapper',
   name: 'libvirt-save',
   title: 'libvirt save image (`virsh save`, `managedsave`)',
-  scope: 'versions 1 and 2, raw, sparse and packed, of little- and big-endian hosts; read in place',
+  scope: 'versions 1 and 2, of little- and big-endian hosts; raw and sparse read in place, packed unpacked once',
   sniff: (head) => (MAGIC.every((byte, i) => head[i] === byte) ? 'certain' : 'no'),
   unwrap: (source) => tailOf(source, streamOffset(source)),
 };

@@ -10,6 +10,10 @@ const OUTPUT_BYTES = 1 << 20;
 /** lzop knows methods 1 to 3 (levels of LZO1X), all unpacked alike, and 128 (zlib) that nobody writes. */
 const MAX_METHOD = 3;
 
+/** Of what a block unpacks to, and what its ends may add. */
+const LZO_MOST_RATIO = 256;
+const LZO_SLACK_BYTES = 4096;
+
 export class LzopUnpacker implements Unpacker {
   readonly #input: PackedInput;
   readonly #lzo: LzoBlocks = lzoBlocks();
@@ -66,6 +70,8 @@ export class LzopUnpacker implements Unpacker {
     const flags = this.#flags ?? 0;
     bounded(source, size, 1, LZOP_MAX_BLOCK_BYTES, 'the size of a block', at);
     const packedSize = bounded(source, this.#u32('the packed size'), 1, size, 'the packed size of a block', at + 4);
+    // Before memory is taken for it: LZO1X needs a byte for each 255 that it repeats.
+    bounded(source, size, 1, packedSize * LZO_MOST_RATIO + LZO_SLACK_BYTES, 'the size of a block', at);
     const adler = flags & LzopFlag.adler32OfData ? this.#u32('a checksum') : undefined;
     const crc = flags & LzopFlag.crc32OfData ? this.#u32('a checksum') : undefined;
     // Those of the packed bytes tell nothing more.

@@ -11,7 +11,7 @@ export const packedFormats: readonly WrapperFormat[] = PACKED_KINDS.map((kind) =
   kind: 'wrapper',
   name: kind.name,
   title: kind.title,
-  scope: 'unpacked once into a temporary file; concatenated members too',
+  scope: `unpacked once into a temporary file${kind.name === 'zlib' ? '' : '; concatenated members too'}`,
   sniff: kind.sniff,
   unwrap: (source, context) => unwrap(kind, source, context),
 }));

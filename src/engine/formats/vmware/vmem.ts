@@ -8,6 +8,7 @@ import path from 'node:path';
 import { VmcorralError } from '../../../model/errors.js';
 import { type ByteSource, openFileSource, unsupported } from '../byte-source.js';
 import type { OpenContext } from '../format.js';
+import { PACKED_KINDS } from '../packed/layout.js';
 import { isGuestDump } from './guest-dump.js';
 import { CheckpointHeader, ENCRYPTED_MAGIC, PAGE_BYTES } from './layout.js';
 import { isCheckpoint, readState } from './state.js';
@@ -81,13 +82,17 @@ function assertPlain(vmem: ByteSource, needed: number | undefined): void {
   const head = new Uint8Array(16);
   if (vmem.read(0, head, 0, 16) < 16) return;
   const [first = 0, second, packed = 0, fourth] = new Uint32Array(head.buffer);
+  // Memory of the right size may begin with anything.
+  const isTooSmall = needed === undefined || vmem.sizeBytes < needed;
   const plain = { offset: 0, expected: 'guest memory as it is' };
   if (first === ENCRYPTED_MAGIC) {
     const hint = 'on ESXi, `crypto-util encobj decrypt` decrypts it for one who holds the key';
     throw unsupported(vmem, 'is encrypted', hint, plain);
   }
+  const kind = PACKED_KINDS.find(({ sniff }) => sniff(head) === 'certain');
+  if (kind !== undefined && isTooSmall) throw unsupported(vmem, `is a ${kind.title}`, 'unpack it first', plain);
   const isPacked = first === 4 << 20 && second === 0 && fourth === 0 && packed > 0 && packed <= first;
-  if (isPacked && (needed === undefined || vmem.sizeBytes < needed)) {
+  if (isPacked && isTooSmall) {
     const hint = 'suspend or snapshot the guest on a product that writes it plain';
     throw unsupported(vmem, 'is a compressed .vmem, which is not supported', hint, plain);
   }

@@ -120,3 +120,22 @@ test('an image of too many pieces has small gaps closed; only what stays too man
   // A gap of 990 pages stays.
   expect(planLoads(facts(runs), 1).count).toBe(2);
 });
+
+test.each([16384, 65536])(
+  'data of a guest with pages of %i bytes start at such a page of the file',
+  async (pageSize) => {
+    const pages = 65536 / 4096;
+    const elf = buildElf(`
+    machine 183
+    note VMCOREINFO 0 OSRELEASE=6.1.0\\nPAGESIZE=${pageSize}
+    load 0x40000000 ${'A'.repeat(pages)}${'b'.repeat(pages)}
+    load 0x50000000 ${'C'.repeat(pages)}`).bytes;
+    const { output } = await convertBytes(elf, AS_ELF);
+    const loads = segmentsOf(output).filter(({ type }) => type === 'LOAD');
+    expect(loads).toHaveLength(2);
+    for (const { offset, physical } of loads) expect([offset % pageSize, physical % pageSize]).toEqual([0, 0]);
+    expect(readPages(imageOf(fs.readFileSync(output)), 0x50000000 / pageSize, 1)).toEqual(
+      pagesOf('C'.repeat(pageSize / 4096)),
+    );
+  },
+);

@@ -5,6 +5,8 @@ import path from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { openImage } from '#src/engine/formats/registry.js';
 import type { MemoryImage } from '#src/engine/image/memory-image.js';
+import { convertBytes } from '../../../builders/convert-run.js';
+import { buildElf } from '../../../builders/elf-core.js';
 import { errorOf, fileOf, imageOf, readPages, statesOf, testFolder } from '../../../builders/engine-files.js';
 import { buildKdump } from '../../../builders/kdump-file.js';
 import { kdumpfilePages } from '../../../builders/kdumpfile-oracle.js';
@@ -82,6 +84,42 @@ test('erase information is kept as the note that it is in ELF cores', () => {
   const note = image.notes.at(-1)!;
   expect([note.owner, Buffer.from(note.desc).toString()]).toEqual(['ERASEINFO', 'erased jiffies 8']);
   expect(imageOf(buildKdump(`version 4\neraseinfo garbage\n${LISTING}`).bytes).notes).toHaveLength(2);
+});
+
+/** Where makedumpfile's diskdump_mod.h has offset_eraseinfo and size_eraseinfo. */
+const erasedIn = (file: string, block = 4096): string => {
+  const bytes = fs.readFileSync(file);
+  const [offset, size] = [bytes.readBigUInt64LE(block + 64), bytes.readBigUInt64LE(block + 72)];
+  return bytes.toString('latin1', Number(offset), Number(offset + size));
+};
+
+test('erase information goes where readers of kdump files look for it, out of ELF and kdump, once', async () => {
+  const text = 'erased jiffies 8\nerased init_task.comm 16\n';
+  const note = text.replaceAll('\n', '\\n');
+  // libkdumpfile dies of short registers.
+  const notes = `note CORE 1 ${'r'.repeat(336)}\nnote VMCOREINFO 0 OSRELEASE=6.1.0`;
+  const elf = buildElf(`${notes}\nnote ERASEINFO 0 ${note}\nload 0 Ab.c`).bytes;
+  const first = (await convertBytes(elf)).output;
+  const again = (await convertBytes(fs.readFileSync(first))).output;
+  for (const output of [first, again]) {
+    expect(erasedIn(output)).toBe(text);
+    const image = opened(output);
+    expect(image.notes.map(({ owner }) => owner)).toEqual(['CORE', 'VMCOREINFO', 'ERASEINFO']);
+    expect(image.facts).toMatchObject({ eraseinfoBytes: text.length });
+    expectSame(readPages(image, 0, 4), pagesOf('Ab.c'));
+    // libkdumpfile opens it, and has the same pages.
+    const runs = [{ firstPage: 0, pageCount: 4 }];
+    expect(kdumpfilePages(output, runs)).toEqual(kdumpfilePages(fileOf(elf), runs));
+  }
+});
+
+test('erase information that fills blocks of its own does not touch the bitmaps', async () => {
+  const text = 'x'.repeat(9000);
+  const { output } = await convertBytes(
+    buildElf(`note VMCOREINFO 0 OSRELEASE=6.1.0\nnote ERASEINFO 0 ${text}\nload 0 Ab`).bytes,
+  );
+  expect(erasedIn(output)).toBe(text);
+  expectSame(readPages(opened(output), 0, 2), pagesOf('Ab'));
 });
 
 test('a partial dump of old has the bitmap of kept pages only: what it lacks is unknown', () => {

@@ -143,6 +143,22 @@ test.each([
   expect(holdsAll(image)).toBe(true);
 });
 
+test('an lzop block can not say that it unpacks to more than LZO can make of it', () => {
+  // What packs best: a block of zeros, at each level.
+  for (const level of ['-1', '-3', '-9']) {
+    const zeros = buildElf(`load 0x1000 A${'.'.repeat(300)}`).bytes;
+    expect(readPages(open(pack('lzop', zeros, level)), 1, 1).equals(pagesOf('A'))).toBe(true);
+  }
+  // Magic and header take 38 bytes where there is no name; then comes the size of the first block.
+  const bomb = Buffer.from(pack('lzop', Buffer.alloc(9000)));
+  expect(bomb.length).toBeLessThan(200);
+  expect(bomb.readUInt32BE(38)).toBe(9000);
+  bomb.writeUInt32BE(64 << 20, 38);
+  const error = errorOf(() => open(bomb));
+  expect(error).toMatchObject({ code: 'CORRUPT', facts: { offset: 38, found: 64 << 20 } });
+  expect(error.message).toMatch(/the size of a block is 67108864, expected 1 to \d{4,5}$/);
+});
+
 test('a zstd file that begins with a skippable frame is unpacked', () => {
   const skippable = Buffer.from('502a4d1804000000deadbeef', 'hex');
   expect(open(Buffer.concat([skippable, pack('zstd', ELF), skippable])).format).toBe('elf');

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
@@ -80,6 +81,20 @@ test('missing: which file, and how many bytes', () => {
   const at = folderWith({ 'a.vmsn': SPLIT.state });
   const error = errorOf(() => openImage(at('a.vmsn')));
   expect(error).toMatchObject({ code: 'NOT_FOUND', facts: { missing: at('a.vmem'), needed: SPLIT.vmem.length } });
+  for (const [tool, ending] of [
+    ['gzip', 'gz'],
+    ['zstd', 'zst'],
+    ['xz', 'xz'],
+    ['bzip2', 'bz2'],
+    ['lzop', 'lzo'],
+  ] as const) {
+    const bytes = execFileSync(tool, ['-c'], { input: SPLIT.vmem });
+    const given = folderWith({ 'a.vmsn': SPLIT.state, [`elsewhere.vmem.${ending}`]: bytes });
+    const companion = given(`elsewhere.vmem.${ending}`);
+    const error = errorOf(() => openImage(given('a.vmsn'), { companions: [companion] }));
+    expect(error).toMatchObject({ code: 'UNSUPPORTED', hint: 'unpack it first' });
+    expect(error.message).toContain(`${companion} is a file packed with ${tool}`);
+  }
   const packed = folderWith({ 'a.vmsn': SPLIT.state, 'a.vmem.gz': Buffer.alloc(10) });
   expect(errorOf(() => openImage(packed('a.vmsn'))).message).toContain(packed('a.vmem.gz'));
 });
