@@ -153,6 +153,8 @@ export class Collector {
   }
 
   async ended(id: string): Promise<CaptureStatus> {
+    // One program that waits instead of one after the other that looks; where Redis is lost it may end too early.
+    await this.cli('jobs', id, '--follow');
     let status: CaptureStatus | undefined;
     await until(
       `capture ${id} ends`,

@@ -26,7 +26,7 @@ const ROOM_FOR_EVIDENCE = 2 * MIB;
 
 let lab: Lab;
 let guest: LabGuest;
-let from: Collector;
+const running: Collector[] = [];
 
 beforeAll(async () => {
   lab = await startLab();
@@ -36,27 +36,28 @@ afterAll(async () => {
   await lab?.stop();
 });
 afterEach(async () => {
-  await from?.stop();
+  for (const from of running.splice(0)) await from.stop();
 });
 
 /** With room for the dump of this guest twice, but not for its image. One thread, so that the filter takes its time. */
-async function startSmall(name: string): Promise<void> {
+async function startSmall(name: string): Promise<Collector> {
   const spool = await lab.tmpfs(name, 640);
-  from = new Collector(lab, { spool, convert: { workers: 1 }, api: { enabled: false } });
-  await (await from.prepare()).start();
+  const from = new Collector(lab, { spool, convert: { workers: 1 }, api: { enabled: false } });
+  running.push(from);
+  return await (await from.prepare()).start();
 }
 
-const spoolPath = (id: string, name: string) => join(from.spool, id, name);
+const spoolPath = (from: Collector, id: string, name: string) => join(from.spool, id, name);
 const sizeOf = async (path: string) => (await stat(path).catch(() => undefined))?.size;
 const inodeOf = async (path: string) => (await stat(path).catch(() => undefined))?.ino;
 
-async function journalOf(id: string): Promise<Journal> {
-  return JSON.parse(await readFile(spoolPath(id, 'capture.json'), 'utf8'));
+async function journalOf(from: Collector, id: string): Promise<Journal> {
+  return JSON.parse(await readFile(spoolPath(from, id, 'capture.json'), 'utf8'));
 }
 
 /** Until the filtered dump is there, not whole, and grows. */
-async function untilFiltering(id: string): Promise<void> {
-  const partial = spoolPath(id, 'vmcore.filtered.partial');
+async function untilFiltering(from: Collector, id: string): Promise<void> {
+  const partial = spoolPath(from, id, 'vmcore.filtered.partial');
   const beyond = (least: number) => async () => {
     const size = (await sizeOf(partial)) ?? 0;
     return size > least ? size : undefined;
@@ -65,15 +66,15 @@ async function untilFiltering(id: string): Promise<void> {
 }
 
 /** The moment was the right one: the worker can't go on, and this is what it was at. */
-async function assertMidFilter(id: string): Promise<void> {
-  expect(existsSync(spoolPath(id, 'vmcore.filtered.partial'))).toBe(true);
-  expect(existsSync(spoolPath(id, 'vmcore.filtered'))).toBe(false);
-  expect(await journalOf(id)).toMatchObject({ stage: 'captured', captured: { streamed: true } });
+async function assertMidFilter(from: Collector, id: string): Promise<void> {
+  expect(existsSync(spoolPath(from, id, 'vmcore.filtered.partial'))).toBe(true);
+  expect(existsSync(spoolPath(from, id, 'vmcore.filtered'))).toBe(false);
+  expect(await journalOf(from, id)).toMatchObject({ stage: 'captured', captured: { streamed: true } });
   expect(await from.dumps()).toEqual([]);
 }
 
 /** Takes all room of the spool but `leave` bytes. */
-async function fillSpool(leave: number): Promise<void> {
+async function fillSpool(from: Collector, leave: number): Promise<void> {
   const { bavail, bsize } = await statfs(from.spool);
   await command('fallocate', ['-l', String(bavail * bsize - leave), join(from.spool, 'ballast')]);
   const after = await statfs(from.spool);
@@ -81,7 +82,10 @@ async function fillSpool(leave: number): Promise<void> {
 }
 
 /** The one dump that came of it: whole by its digests, by vmcorral's reader and by one that isn't ours; nothing else is left. */
-async function shippedDump(id: string): Promise<{ readonly manifest: Manifest; readonly report: string }> {
+async function shippedDump(
+  from: Collector,
+  id: string,
+): Promise<{ readonly manifest: Manifest; readonly report: string }> {
   expect(await from.ended(id)).toMatchObject({ phase: 'done' });
   await assertDumpsWhole(from, 1);
   expect(await from.spooled()).toEqual([]);
@@ -91,6 +95,33 @@ async function shippedDump(id: string): Promise<{ readonly manifest: Manifest; r
   await command('makedumpfile', ['-l', '-d', '0', dump.location, again]);
   await rm(again);
   return { manifest: dump.manifest, report: await readFile(join(dirname(dump.location), 'report.txt'), 'utf8') };
+}
+
+interface Killed {
+  readonly from: Collector;
+  readonly id: string;
+}
+
+async function killedMidFilter(): Promise<Killed> {
+  const from = await startSmall('mid');
+  const id = await from.request(guest.uuid, '--level', LEVEL);
+  await untilFiltering(from, id);
+  await from.kill();
+  await assertMidFilter(from, id);
+  return { from, id };
+}
+
+/** The filtered dump has its place, the journal is not at its end, and a second one would not fit. */
+async function killedAfterFilter(): Promise<Killed> {
+  const from = await startSmall('after');
+  const id = await from.request(guest.uuid, '--level', LEVEL);
+  await untilFiltering(from, id);
+  const unfiltered = await inodeOf(spoolPath(from, id, 'vmcore'));
+  await untilPhase(async () => (await inodeOf(spoolPath(from, id, 'vmcore'))) !== unfiltered || undefined);
+  await from.kill();
+  expect((await journalOf(from, id)).stage).toBe('captured');
+  await fillSpool(from, ROOM_FOR_EVIDENCE);
+  return { from, id };
 }
 
 function expectFiltered(manifest: Manifest, report: string): void {
@@ -103,7 +134,7 @@ function expectFiltered(manifest: Manifest, report: string): void {
 
 describe('a spool too small for the image', () => {
   it('is no fault: the dump is made while the image arrives, and filtered then', async () => {
-    await startSmall('small');
+    const from = await startSmall('small');
     const { exit, stderr } = await from.cli('capture', guest.uuid);
     expect(stderr).not.toContain('error');
     expect(exit).toBe(0);
@@ -115,48 +146,30 @@ describe('a spool too small for the image', () => {
     await assertRuns(guest);
   });
 
-  it('kill -9 while the filtered dump is written: it is made again after the restart; a paused guest stays paused', async () => {
-    await startSmall('mid');
+  // Both at once: it takes a new worker 20 s to find the job of a dead one.
+  it('kill -9 while the filtered dump is written, or when it has just taken the place of the other with no room since: it is shipped as what it is, and a paused guest stays paused', async () => {
     await lab.virsh('suspend', guest.uuid);
-    const id = await from.request(guest.uuid, '--level', LEVEL);
-    await untilFiltering(id);
-    await from.kill();
-    await assertMidFilter(id);
-    await from.start();
-    const { manifest, report } = await shippedDump(id);
-    expectFiltered(manifest, report);
+    const killed = [await killedMidFilter(), await killedAfterFilter()];
+    for (const { from } of killed) await from.start();
+    const shipped = await Promise.all(killed.map(({ from, id }) => shippedDump(from, id)));
+    for (const { manifest, report } of shipped) expectFiltered(manifest, report);
     expect(await guest.state()).toMatch(/^paused/);
     await lab.virsh('resume', guest.uuid);
     await assertRuns(guest);
   });
 
-  it('kill -9 when the filtered dump has just taken the place of the other, and no room since: it is shipped as what it is', async () => {
-    await startSmall('after');
-    const id = await from.request(guest.uuid, '--level', LEVEL);
-    await untilFiltering(id);
-    const unfiltered = await inodeOf(spoolPath(id, 'vmcore'));
-    await untilPhase(async () => (await inodeOf(spoolPath(id, 'vmcore'))) !== unfiltered || undefined);
-    await from.kill();
-    expect((await journalOf(id)).stage).toBe('captured');
-    await fillSpool(ROOM_FOR_EVIDENCE);
-    await from.start();
-    const { manifest, report } = await shippedDump(id);
-    expectFiltered(manifest, report);
-    await assertRuns(guest);
-  });
-
   it('full while the filtered dump is written: the other is shipped, and says that nothing was left out and why', async () => {
-    await startSmall('full');
+    const from = await startSmall('full');
     const id = await from.request(guest.uuid, '--level', LEVEL);
-    await untilFiltering(id);
+    await untilFiltering(from, id);
     process.kill(from.pid, 'SIGSTOP');
     try {
-      await assertMidFilter(id);
-      await fillSpool(0);
+      await assertMidFilter(from, id);
+      await fillSpool(from, 0);
     } finally {
       process.kill(from.pid, 'SIGCONT');
     }
-    const { manifest, report } = await shippedDump(id);
+    const { manifest, report } = await shippedDump(from, id);
     const why = expect.stringContaining('the spool had room for neither the image nor a second dump');
     expect(manifest).toMatchObject({
       level: 1,
