@@ -80,7 +80,8 @@ test.each([
   { format: 'elf', compression: 'none' } as const,
 ])('$format $compression: libkdumpfile, crash and drgn read what they read of the source', async (choice) => {
   const { path, losses, verification } = await write(`${choice.format}.${choice.compression}`, choice);
-  expect([losses, verification]).toEqual([[], 'reopened']);
+  const said = choice.format === 'kdump' ? [expect.stringMatching(/^the firmware's ROM /)] : [];
+  expect([losses, verification]).toEqual([said, 'reopened']);
   const [crash, ofSource] = await Promise.all([crashOf(path), sourceInCrash]);
   expect(crash).toBe(ofSource);
   expect(crash).toContain('Linux version');
