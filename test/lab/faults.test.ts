@@ -375,6 +375,8 @@ describe('who asks wrongly, or twice', () => {
   it('a guest that goes off between request and capture is REFUSED, one that is removed NOT_FOUND', async () => {
     const off = await lab.guest('off', { memoryMiB: 128 });
     const removed = await lab.guest('removed', { memoryMiB: 128 });
+    // Neither gets so far that it is captured: no need to emulate their boot.
+    for (const { uuid } of [off, removed]) await lab.virsh('suspend', uuid);
     const from = await startCollector({ capture: { stallSeconds: 300 } });
     const qemu = await guest.pid();
     // The queue of one host works off one capture after the other: these wait behind the first, whose QEMU is stopped.
@@ -382,13 +384,14 @@ describe('who asks wrongly, or twice', () => {
     await untilExists(() => inSpool(from, first, 'image'));
     process.kill(qemu, 'SIGSTOP');
     try {
-      const waiting = [await from.request(off.uuid), await from.request(removed.uuid)];
+      const waiting = await Promise.all([from.request(off.uuid), from.request(removed.uuid)]);
       expect((await from.status(first)).phase).toBe('capturing');
       await lab.virsh('destroy', off.uuid);
       await removed.destroy();
-      for (const id of waiting) expect((await from.status(id)).phase).toBe('waiting');
+      const statuses = await Promise.all(waiting.map((id) => from.status(id)));
+      expect(statuses.map(({ phase }) => phase)).toEqual(['waiting', 'waiting']);
       process.kill(qemu, 'SIGCONT');
-      const [offEnd, removedEnd] = [await from.ended(waiting[0]!), await from.ended(waiting[1]!)];
+      const [offEnd, removedEnd] = await Promise.all([from.ended(waiting[0]), from.ended(waiting[1])]);
       expect(offEnd).toMatchObject({ phase: 'failed', error: { code: 'REFUSED' } });
       expect(offEnd.error?.message).toContain('is off');
       expect(removedEnd).toMatchObject({ phase: 'failed', error: { code: 'NOT_FOUND' } });
