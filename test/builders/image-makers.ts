@@ -6,6 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import zlib from 'node:zlib';
 import type { OpenOptions } from '#src/engine/formats/registry.js';
 import { buildElf } from './elf-core.js';
 import { buildAvml, buildLime, buildRaw } from './flat-files.js';
@@ -223,6 +224,16 @@ export const IMAGE_MAKERS: readonly ImageMaker[] = [
     make: twoFiles('guest', guestDumpOf),
   },
   { name: 'LiME', format: 'lime', tells: FLAT_TELLS, make: oneFile((map) => buildLime(areaLines(map))) },
+  {
+    name: 'LiME in zlib',
+    format: 'lime',
+    tells: FLAT_TELLS,
+    // The window that LiME asks for: 2 KiB.
+    make: oneFile((map) => {
+      const bytes = zlib.deflateSync(buildLime(areaLines(map)).bytes, { windowBits: 11 });
+      return { bytes, borders: { header: 0, first: 2, middle: bytes.length >> 1, trailer: bytes.length - 4 } };
+    }),
+  },
   { name: 'AVML', format: 'avml', tells: FLAT_TELLS, make: oneFile((map) => buildAvml(areaLines(map))) },
   { name: 'raw with a map', format: 'raw', tells: FLAT_TELLS, make: rawOf },
   ...['gzip', 'xz', 'bzip2', 'zstd', 'lzop'].map(

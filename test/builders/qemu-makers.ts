@@ -1,5 +1,6 @@
 /** QEMU streams out of memory maps: what a PC can have of a map, RAM from 0 on, a hole, RAM from 4 GiB on. */
 
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { ImageMaker } from './image-makers.js';
@@ -75,6 +76,25 @@ function saved(listing: string, format: number): BuiltStream {
   };
 }
 
+/** The header's number of what a stream is packed with. */
+const SAVE_PACKERS = [
+  ['gzip', 1],
+  ['bzip2', 2],
+  ['xz', 3],
+  ['lzop', 4],
+  ['zstd', 5],
+] as const;
+
+function savedPacked(listing: string, program: string, format: number): BuiltStream {
+  const prefix = buildSave(new Uint8Array(0)).length;
+  const stream = execFileSync(program, ['-c'], { input: buildStream(listing).bytes, maxBuffer: 1 << 28 });
+  const bytes = buildSave(stream, { format });
+  return {
+    bytes,
+    borders: { xml: 92, stream: prefix, middle: (prefix + bytes.length) >> 1, trailer: bytes.length - 12 },
+  };
+}
+
 const STREAM = {
   format: 'qemu-stream',
   tells: { zero: true, excluded: true, notes: false },
@@ -105,6 +125,13 @@ export const QEMU_MAKERS: readonly ImageMaker[] = [
     name: 'libvirt save image',
     make: (map, folder) => written(saved(listingOf(map, 'pages'), 0), folder),
   },
+  ...SAVE_PACKERS.map(
+    ([program, format]): ImageMaker => ({
+      ...STREAM,
+      name: `libvirt save image in ${program}`,
+      make: (map, folder) => written(savedPacked(listingOf(map, 'pages'), program, format), folder),
+    }),
+  ),
   {
     ...MAPPED,
     name: 'QEMU mapped-ram file',

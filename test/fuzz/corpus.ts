@@ -5,8 +5,6 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { OpenOptions } from '#src/engine/formats/registry.js';
-import { buildElf } from '../builders/elf-core.js';
-import { flatten, recordsOf } from '../builders/flatten.js';
 import { fitted, IMAGE_MAKERS } from '../builders/image-makers.js';
 import { buildKdump } from '../builders/kdump-file.js';
 import { parseMap } from '../builders/memory-map.js';
@@ -27,13 +25,13 @@ const MAPS = ['pages 0x0 Ab.-c\npages 0x100000 D.e', 'pages 0x0 a'].map((pages) 
   parseMap(`note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n${pages}`),
 );
 
-const NOTES = 'note CORE 1 registers\nnote VMCOREINFO 0 OSRELEASE=6.1\\nPAGESIZE=4096\n';
-
-const NAMED: readonly (readonly [string, Buffer])[] = [
-  ['ELF with overlaps', buildElf(`${NOTES}load 0 Ab.c memsz=0x8000\nload 0x2000 dE\nload 0x10000 =0`).bytes],
-  ['flattened in small records', flatten(recordsOf(buildKdump('pages 0 aB.c').bytes, 700))],
-  ...LISTINGS.map((bytes, i) => [`listing ${i}`, bytes] as const),
-];
+/** A dump in three files; opened by the one in the middle, the others found beside it or named. */
+const PARTS = ['0 3', '3 0x22', '0x22 0x40'].map((window) =>
+  buildKdump(
+    `time 1700000000\nlimit 0x40\nnote VMCOREINFO 0 OSRELEASE=6.1.0\npages 0 Ab.-c.d\npages 0x20 -.hI\nwindow ${window}`,
+  ),
+);
+const SPLITS = ['found', 'named'] as const;
 
 /** Real files, small enough to be damaged as they are. */
 const SAMPLES = ['tiny-pv', 'tiny-pvh'].map((name) => ({
@@ -57,10 +55,13 @@ export function makeCorpus(folder: string, only = ''): Seed[] {
       seeds.push(seedOf(`${maker.name} ${i}`, made.path, made.borders, { ...made.options, scratch: own }));
     }
   }
-  for (const [name, bytes] of NAMED.filter(([name]) => wanted(name))) {
+  for (const { name, bytes, borders } of LISTINGS.filter(({ name }) => wanted(name))) {
     const file = path.join(folderFor(), 'image');
     fs.writeFileSync(file, bytes);
-    seeds.push(seedOf(name, file, [], {}));
+    seeds.push(seedOf(name, file, borders, {}));
+  }
+  for (const how of SPLITS.filter((how) => wanted(`split kdump, parts ${how}`))) {
+    seeds.push(splitSeed(`split kdump, parts ${how}`, folderFor(), how === 'named'));
   }
   for (const { name, file: packed } of SAMPLES.filter(({ name }) => wanted(name))) {
     const file = path.join(folderFor(), 'image');
@@ -68,6 +69,16 @@ export function makeCorpus(folder: string, only = ''): Seed[] {
     seeds.push(seedOf(name, file, [], {}));
   }
   return seeds;
+}
+
+function splitSeed(name: string, folder: string, isNamed: boolean): Seed {
+  const files = PARTS.map(({ bytes }, i) => {
+    const file = path.join(folder, `part${i}`);
+    fs.writeFileSync(file, bytes);
+    return file;
+  });
+  const [first, main, last] = files;
+  return seedOf(name, main!, Object.values(PARTS[1]!.borders), isNamed ? { companions: [first!, last!] } : {});
 }
 
 function seedOf(name: string, main: string, borders: readonly number[], options: OpenOptions): Seed {

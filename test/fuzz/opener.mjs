@@ -1,6 +1,7 @@
 /**
  * Child process of the fuzzer: opens the file that it is told to and reads what that claims to hold. A hang or a crash in here is seen
- * from outside; what it allocates and writes is counted, so that a count in a file can't cost more than the file is worth.
+ * from outside; what it allocates and writes is counted, and what it has in memory at most is measured, so that a count in a file
+ * can't cost more than the file is worth.
  *
  * In: { path, options, mostAllocatedBytes, mostWrittenBytes }. Out: { outcome, … } once a file.
  */
@@ -143,11 +144,24 @@ function outcomeOf(error) {
   return { outcome: 'wrong', error: { code: '', message: String(error) }, stack: error?.stack };
 }
 
+/** Bytes of a line of /proc/self/status. */
+function memoryOf(name) {
+  const line = new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(fs.readFileSync('/proc/self/status', 'latin1'));
+  return Number(line?.[1]) * 1024;
+}
+
+/** What is in memory now; the peak counts from here on. It has what native libraries take, which no constructor shows. */
+function startPeak() {
+  fs.writeFileSync('/proc/self/clear_refs', '5');
+  return memoryOf('VmRSS');
+}
+
 process.on('message', ({ path: file, options, mostAllocatedBytes, mostWrittenBytes }) => {
   const folder = path.dirname(file);
   const before = fs.readdirSync(folder).length;
   [allocated, written, excess] = [0, 0, ''];
   limits = { allocated: mostAllocatedBytes, written: mostWrittenBytes };
+  const resident = startPeak();
   const cpu = process.cpuUsage();
   let result = { outcome: 'read' };
   try {
@@ -161,6 +175,7 @@ process.on('message', ({ path: file, options, mostAllocatedBytes, mostWrittenByt
     ...result,
     cpuMs: (user + system) / 1000,
     allocated,
+    resident: memoryOf('VmHWM') - resident,
     written,
     excess,
     leftOpen: openIn(folder).length,

@@ -12,10 +12,11 @@ test(
     const seed = Number(VMCORRAL_FUZZ_SEED ?? Date.now() % 2 ** 32);
     const firstRun = Number(VMCORRAL_FUZZ_RUN ?? 0);
     const outcome = await fuzzReaders({ seconds: SECONDS, seed, firstRun, only: VMCORRAL_FUZZ_ONLY ?? '' });
-    const { runs, refused, slowestMs, mostAllocatedBytes } = outcome;
+    const { runs, refused, slowestMs, mostAllocatedBytes, mostResidentBytes } = outcome;
+    const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
     console.log(
       `seed ${seed}: ${runs} files, ${refused} refused, slowest ${slowestMs.toFixed(0)} ms of CPU, ` +
-        `most allocated ${(mostAllocatedBytes / 2 ** 20).toFixed(1)} MiB`,
+        `most allocated ${mib(mostAllocatedBytes)}, in memory ${mib(mostResidentBytes)} more`,
     );
     expect(runs).toBeGreaterThan(0);
   },

@@ -2,7 +2,7 @@
 
 import type { VmcorralError } from '../../../model/errors.js';
 import type { Machine } from '../../image/memory-image.js';
-import { type ByteSource, bounded, corrupt, readExact, unsupported } from '../byte-source.js';
+import { type ByteSource, bounded, corrupt, readExact, truncated, unsupported } from '../byte-source.js';
 import {
   ELF_CLASSES,
   ELFDATA2LSB,
@@ -15,6 +15,7 @@ import {
   MAX_PROGRAM_HEADERS,
   OTHER_MACHINES,
   PN_XNUM,
+  SHT_NOBITS,
 } from './layout.js';
 
 export interface ElfHeader {
@@ -56,6 +57,7 @@ export function readElfHeader(source: ByteSource): ElfHeader {
   }
   const machine = MACHINES[header.machine];
   if (machine === undefined) throw otherMachine(source, header.machine);
+  if (phnum === 0) assertSections(source, elfClass, shoff, header.shnum);
   const count = phnum === PN_XNUM ? extendedCount(source, elfClass, shoff) : phnum;
   return { class: elfClass, machine, flags, ehsize, phoff, count };
 }
@@ -82,6 +84,21 @@ function otherMachine(source: ByteSource, machine: number): VmcorralError {
 }
 
 const nameOf = (machine: number): string => OTHER_MACHINES[machine] ?? MACHINES[machine] ?? `e_machine ${machine}`;
+
+/**
+ * A core without program headers is of Xen, or of nobody. Xen's is known by its notes: where these were cut off, sections lie
+ * behind the end of the file.
+ */
+function assertSections(source: ByteSource, { Shdr }: ElfClass, shoff: number, shnum: number): void {
+  if (shoff === 0 || !Number.isSafeInteger(shoff)) return;
+  const table = readExact(source, shoff, shnum * Shdr.size, 'the section header table');
+  const view = new DataView(table.buffer);
+  for (let i = 0; i < shnum; i++) {
+    const { type, offset, size } = Shdr.read(view, i * Shdr.size);
+    if (type === SHT_NOBITS || !Number.isSafeInteger(offset + size)) continue;
+    if (offset + size > source.sizeBytes) throw truncated(source, offset, size, `section ${i}`);
+  }
+}
 
 /** Section header 0 has the number that e_phnum has no room for. */
 function extendedCount(source: ByteSource, { Ehdr, Shdr }: ElfClass, shoff: number): number {

@@ -34,6 +34,8 @@ export const OTHER_MACHINES: Readonly<Record<number, string>> = {
 };
 export const PT_LOAD = 1;
 export const PT_NOTE = 4;
+/** Has no bytes in the file. */
+export const SHT_NOBITS = 8;
 /** The real number of program headers stands in sh_info of section header 0. */
 export const PN_XNUM = 0xffff;
 /** makedumpfile's e_flags bit: it ran out of space (DUMP-FORMATS 1.1). */
@@ -50,6 +52,7 @@ export const Ehdr = struct(64, {
   ehsize: u16(52),
   phentsize: u16(54),
   phnum: u16(56),
+  shnum: u16(60),
 });
 
 export const Phdr = struct(56, {
@@ -82,6 +85,7 @@ export const Ehdr32 = struct(52, {
   ehsize: u16(40),
   phentsize: u16(42),
   phnum: u16(44),
+  shnum: u16(48),
 });
 
 /** Not the order of the 64-bit one. */

@@ -56,6 +56,7 @@ export class DescriptorTable {
   /** The page's data never reached the file of a writer that ran out of space. */
   isLost(index: number): boolean {
     if (!this.#incomplete) return false;
+    if (this.placeOf(index + 1) > this.#sizeBytes) return true;
     this.find(index);
     return this.offset === 0 || this.offset + this.size > this.#sizeBytes;
   }

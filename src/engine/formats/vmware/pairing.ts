@@ -85,14 +85,14 @@ export function assertPair(statePath: string, vmemPath: string, { count, misses 
   const apart = secondsApart(statePath, vmemPath);
   throw new VmcorralError(
     'CORRUPT',
-    `${vmemPath} is not the memory of ${statePath}: ${misses[0]} (${misses.length} of ${count} checks fail)`,
+    `${vmemPath} is not the memory of ${statePath}: ${misses[0]} (from offset 0 on; ${misses.length} of ${count} checks fail, expected 0)`,
     {
       hint: 'take the .vmem that was written together with this state: two snapshots of a guest differ only in the number',
       facts: {
         path: vmemPath,
         // All of it: nothing tells which page would be the wrong one.
         offset: 0,
-        expected: `the memory of ${statePath}`,
+        expected: 0,
         state: statePath,
         checks: count,
         failed: misses.length,
