@@ -1,16 +1,47 @@
 /** What programs that are not ours say of a file: digests of its pages, and what debuggers answer to fixed questions. */
 
-import { writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import type { OutputFormat } from '#src/engine/formats/writers.js';
 import { command, tryCommand } from '../harness/command.js';
 import { labFile } from '../harness/lab-file.js';
 
 /** Debian's own: python3-libkdumpfile is not in others. */
 const PYTHON = '/usr/bin/python3';
 
-/** One digest for each of the first pages of a file, by plain Python (ELF, raw) or libkdumpfile; `-` for what is not there. */
-export async function pageDigests(kind: 'elf' | 'raw' | 'kdumpfile', path: string, count: number): Promise<string[]> {
-  const text = await command(PYTHON, [labFile('judges/page-digests.py'), kind, path, '0', String(count)]);
-  return text.split('\n');
+/**
+ * One digest for each of the first pages of a file, by plain Python (ELF, raw, Xen cores) or libkdumpfile; `-` for what is not there.
+ * @param tops of a PV guest's core: frames of top page tables, in hex; the pages of all tables are taken with guest frames in them
+ */
+export async function pageDigests(
+  kind: 'elf' | 'raw' | 'kdumpfile' | 'xen',
+  path: string,
+  count: number,
+  tops: readonly string[] = [],
+): Promise<string[]> {
+  const args = [labFile('judges/page-digests.py'), kind, path, '0', String(count), ...tops];
+  return (await command(PYTHON, args)).split('\n');
+}
+
+/** The same of what we wrote, by the judge for that format. A flattened file becomes a file again through makedumpfile. */
+export async function writtenDigests(format: OutputFormat, path: string, count: number): Promise<string[]> {
+  if (format !== 'flattened') return await pageDigests(format === 'kdump' ? 'kdumpfile' : format, path, count);
+  const whole = await unflattened(path);
+  const digests = await pageDigests('kdumpfile', whole, count);
+  rmSync(whole);
+  return digests;
+}
+
+export async function unflattened(path: string): Promise<string> {
+  const whole = `${path}.whole`;
+  if (existsSync(whole)) return whole;
+  await command('bash', ['-c', 'makedumpfile -R "$1" <"$0"', path, whole]);
+  return whole;
+}
+
+/** Frames of all top page tables of an x86-64 kernel, in hex. */
+export async function topTables(vmlinux: string, path: string): Promise<string[]> {
+  const text = await command('drgn', ['-q', '-c', path, '-s', vmlinux, labFile('judges/top-tables.py')]);
+  return text.trim().split('\n');
 }
 
 /** The first few differences, as text: empty when there are none. */

@@ -1,10 +1,14 @@
-"""Digests of a file's pages, by readers that share nothing with ours: plain Python for ELF and raw, libkdumpfile for what it opens.
+"""Digests of a file's pages, by readers that share nothing with ours: plain Python for ELF, raw and Xen cores, libkdumpfile for
+what it opens.
 
     page-digests.py elf|raw|kdumpfile FILE FIRST COUNT    one digest a page of 4096 bytes, `-` for one that is not there
+    page-digests.py xen FILE FIRST COUNT TOP…             the same of a Xen core. TOP: frames of top page tables of a PV guest, in hex:
+                                                          all that they lead to are page tables, read with guest frames in their entries
     page-digests.py registers FILE                        JSON: of each NT_PRSTATUS of an ELF core the registers, of each QEMU note all
 """
 import hashlib
 import json
+import os
 import struct
 import sys
 
@@ -31,8 +35,7 @@ def elf_reader(path):
     def read(address):
         for paddr, offset, filesz in loads:
             if paddr <= address and address + PAGE <= paddr + filesz:
-                file.seek(offset + address - paddr)
-                return file.read(PAGE)
+                return os.pread(file.fileno(), PAGE, offset + address - paddr)
         return None
     if len(loads) < 100:
         return read
@@ -42,39 +45,84 @@ def elf_reader(path):
         i = bisect.bisect_right(starts, address) - 1
         if i < 0 or address + PAGE > loads[i][0] + loads[i][2]:
             return None
-        file.seek(loads[i][1] + address - loads[i][0])
-        return file.read(PAGE)
+        return os.pread(file.fileno(), PAGE, loads[i][1] + address - loads[i][0])
     return read_many
 
 
 def raw_reader(path):
     file = open(path, 'rb')
     def read(address):
-        file.seek(address)
-        page = file.read(PAGE)
+        page = os.pread(file.fileno(), PAGE, address)
         return page if len(page) == PAGE else None
+    return read
+
+
+def xen_reader(path, tops):
+    file = open(path, 'rb')
+    def at(offset, size):
+        return os.pread(file.fileno(), size, offset)
+    shoff, = struct.unpack('<Q', at(40, 8))
+    count, names = struct.unpack('<HH', at(60, 4))
+    sections = [struct.unpack('<IIQQQQIIQQ', at(shoff + 64 * i, 64)) for i in range(count)]
+    strings = at(*sections[names][4:6])
+    place = {strings[s[0]:strings.index(b'\0', s[0])].decode(): s[4:6] for s in sections}
+    is_pv = '.xen_p2m' in place
+    table = at(*place['.xen_p2m' if is_pv else '.xen_pfn'])
+    entries = list(struct.iter_unpack('<QQ', table)) if is_pv else [(frame, frame) for frame, in struct.iter_unpack('<Q', table)]
+    index = {frame: i for i, (frame, _) in enumerate(entries) if frame != 2**64 - 1}
+    frame_of = {machine: frame for frame, machine in entries}
+    page = lambda frame: at(place['.xen_pages'][0] + index[frame] * PAGE, PAGE)
+    tables = {}
+    def take(frame, level):
+        if frame in tables:
+            return
+        words = list(struct.unpack('<512Q', page(frame)))
+        tables[frame] = words
+        for slot, entry in enumerate(words):
+            if not entry & 1:
+                continue
+            target = frame_of.get(entry >> 12 & 0xffffffffff)
+            if target is None:
+                words[slot] = entry & ~1 # not the guest's: as if it were not there, the number stays
+                continue
+            words[slot] = entry & ~0x000ffffffffff000 | target << 12
+            # Slots 256 to 271 of top tables are Xen's
+            if level > 1 and not (level == 4 and 256 <= slot < 272):
+                if level < 4 and entry & 0x80:
+                    raise SystemExit(f'frame {frame:#x} maps a large page: no PV guest can')
+                take(target, level - 1)
+    for top in tops:
+        take(int(top, 16), 4)
+    def read(address):
+        frame = address // PAGE
+        if frame in tables:
+            return struct.pack('<512Q', *tables[frame])
+        return page(frame) if frame in index else None
     return read
 
 
 def kdumpfile_reader(path):
     import kdumpfile
     dump = kdumpfile.kdumpfile(path)
+    # Of a Xen core it knows machine addresses, too
+    space = kdumpfile.KDUMP_KPHYSADDR if dump.attr['file.format'] == 'xc_core_elf' else kdumpfile.KDUMP_MACHPHYSADDR
     def read(address):
         try:
-            return dump.read(kdumpfile.KDUMP_MACHPHYSADDR, address, PAGE)
+            return dump.read(space, address, PAGE)
         except kdumpfile.exceptions.NoDataException:
             return None
     return read
 
 
 def digests(read, first, count):
-    zero = hashlib.blake2b(bytes(PAGE), digest_size=8).hexdigest()
+    empty = bytes(PAGE)
+    zero = hashlib.blake2b(empty, digest_size=8).hexdigest()
     lines = []
     for page in range(first, first + count):
         content = read(page * PAGE)
         if content is None:
             lines.append('-')
-        elif content.count(0) == PAGE:
+        elif content == empty:
             lines.append(zero)
         else:
             lines.append(hashlib.blake2b(content, digest_size=8).hexdigest())
@@ -105,5 +153,6 @@ def registers(path):
 if sys.argv[1] == 'registers':
     registers(sys.argv[2])
 else:
-    readers = {'elf': elf_reader, 'raw': raw_reader, 'kdumpfile': kdumpfile_reader}
-    digests(readers[sys.argv[1]](sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    kind, path, first, count, *tops = sys.argv[1:]
+    readers = {'elf': elf_reader, 'raw': raw_reader, 'kdumpfile': kdumpfile_reader, 'xen': lambda path: xen_reader(path, tops)}
+    digests(readers[kind](path), int(first), int(count))
