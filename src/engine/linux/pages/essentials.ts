@@ -39,6 +39,8 @@ const MAX_CPUS = 8192;
 const LEAF = 1n << 21n;
 /** Behind the variables of x86-64: page tables of the start, some hundred KiB; given back as far as it was not used. */
 const BRK_AREA = 2n * LEAF;
+/** KERNEL_IMAGE_SIZE with KASLR. */
+const MAX_IMAGE_BYTES = 1n << 30n;
 /** MODULES_VADDR of x86-64 kernels that are built with KASLR (arch/x86/include/asm/pgtable_64_types.h). */
 const X86_MODULES = 0xffff_ffff_c000_0000n;
 const MAX_AREA_BYTES = 64 << 20;
@@ -165,9 +167,10 @@ function visitMappings(
 /** What the kernel maps of its image, in whole leaves of 2 MiB; modules follow it on x86-64. */
 function imageMapping(stext: bigint, bssEnd: bigint | undefined): { readonly start: bigint; readonly end: bigint } {
   const start = stext - (stext % LEAF);
-  if (bssEnd !== undefined && bssEnd > stext) return { start, end: bssEnd - (bssEnd % LEAF) + LEAF + BRK_AREA };
-  const end = start + (1n << 30n);
-  return { start, end: start < X86_MODULES && end > X86_MODULES ? X86_MODULES : end };
+  let end = start + MAX_IMAGE_BYTES;
+  if (start < X86_MODULES && end > X86_MODULES) end = X86_MODULES;
+  const known = bssEnd === undefined || bssEnd <= stext ? end : bssEnd - (bssEnd % LEAF) + LEAF + BRK_AREA;
+  return { start, end: known < end ? known : end };
 }
 
 /** Rounded out to whole top-level entries of 1 GiB: nothing else is mapped in the gap behind memory. */

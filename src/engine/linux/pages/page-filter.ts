@@ -146,9 +146,11 @@ class Planner {
       level = this.#keep(level, 'free', "the kernel doesn't say how it marks free pages");
     }
     let pass = this.#classify(level);
-    // Each round keeps a class at least, or is the last.
+    // Each round keeps a class more, or is the last: there are six.
     for (;;) {
-      const faults = [...this.#lostEssentials(pass, level), ...this.#wrongCounts(pass, level)];
+      const faults = [...this.#lostEssentials(pass, level), ...this.#wrongCounts(pass, level)].filter(
+        ([name]) => !this.#isKeptClass(name),
+      );
       if (faults.length === 0) break;
       for (const [name, why] of faults) level = this.#keep(level, name, why);
       pass = this.#classify(level);
@@ -161,14 +163,18 @@ class Planner {
   }
 
   #keep(level: number, name: FilterClass, why: string): number {
-    if (!this.#kept.some((kept) => kept.class === name)) this.#kept.push({ class: name, why });
+    if (!this.#isKeptClass(name)) this.#kept.push({ class: name, why });
     return level & ~BITS_OF[name];
   }
 
   /** No level bit takes poisoned and offline pages away, so none can give them back. */
   #isKept(found: number): boolean {
     const name = CLASS_OF[found];
-    return name === undefined || this.#kept.some((kept) => kept.class === name);
+    return name === undefined || this.#isKeptClass(name);
+  }
+
+  #isKeptClass(name: FilterClass): boolean {
+    return this.#kept.some((kept) => kept.class === name);
   }
 
   #classify(level: number): Pass {

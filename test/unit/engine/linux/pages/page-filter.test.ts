@@ -140,6 +140,13 @@ describe('what can not be', () => {
     expect(report.kept).toEqual([{ class: 'free', why: "256 blocks have sizes that can't be" }]);
   });
 
+  test('and where there is too much of it, free pages are kept, and that is the end of it', () => {
+    const blocks = Array.from({ length: 100 }, (_, i) => `${hexOf(0x1800 + 4 * i)} anon order=2 bogus=63`);
+    const { report } = plan([...blocks, '0x400 free'].join('\n'));
+    expect(report.kept).toEqual([{ class: 'free', why: "100 blocks have sizes that can't be" }]);
+    expect(report.excluded).toMatchObject({ free: 0, user: 100 });
+  });
+
   test('a compound page of an order that it can not have is one page', () => {
     expect(plan('0x100 anon order=2 bogus=63').report.excluded.user).toBe(1);
     expect(plan('0x104 anon order=2 bogus=9').report.excluded.user).toBe(1);
