@@ -1,6 +1,9 @@
 /** The kernel log of 3.5 to 5.9: records in a byte ring, in the layout of 4.19 x86-64. */
 
-export const LOG_BUFFER_KEYS: Readonly<Record<string, string>> = {
+import { buildGuest, type LinuxGuest, PLACES } from './linux-guest.js';
+import { writeU64 } from './linux-paging.js';
+
+const LOG_BUFFER_KEYS: Readonly<Record<string, string>> = {
   'SIZE(printk_log)': '16',
   'OFFSET(printk_log.ts_nsec)': '0',
   'OFFSET(printk_log.len)': '8',
@@ -41,4 +44,23 @@ export function buildLogBuffer(records: readonly OldRecord[], bytes: number, fir
     index += length;
   }
   return { buffer, next: index };
+}
+
+/** A guest whose kernel says that its log is such a ring of `bytes` at `buffer`; nothing is in it yet. */
+export function guestWithLogBuffer(buffer: bigint, bytes: number, first: number, next: number): LinuxGuest {
+  const at = (offset: bigint) => (PLACES.prb + offset).toString(16);
+  const guest = buildGuest({
+    keys: {
+      'SYMBOL(prb)': undefined,
+      'SYMBOL(log_buf)': at(0n),
+      'SYMBOL(log_buf_len)': at(8n),
+      'SYMBOL(log_first_idx)': at(16n),
+      'SYMBOL(log_next_idx)': at(24n),
+      ...LOG_BUFFER_KEYS,
+    },
+  });
+  for (const [i, value] of [buffer, BigInt(bytes), BigInt(first), BigInt(next)].entries()) {
+    writeU64(guest.image, guest.physicalOf(PLACES.prb) + i * 8, value);
+  }
+  return guest;
 }

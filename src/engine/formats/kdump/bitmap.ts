@@ -57,21 +57,21 @@ export class StoredBitmap {
     return left === 0 ? rank : rank + bitCount(words[at]! & ((1 << left) - 1));
   }
 
-  /** The first page from `from` on, below `limit`, whose bit is (or is not) set; `limit` where there is none. */
+  /** The first page from `from` on, below `limit`, whose bit is (or is not) set; `limit` where there is none. Beyond the last one none is. */
   next(from: number, limit: number, isSet: boolean): number {
     const uniform = isSet ? 0 : -1;
-    for (let page = from; page < limit; ) {
+    const end = Math.min(limit, this.#pageCount);
+    for (let page = from; page < end; ) {
       const window = Math.floor(page / PAGES_PER_WINDOW);
       const words = this.#words(window);
       const base = window * PAGES_PER_WINDOW;
       let at = (page - base) >>> 5;
       let found = (words[at]! ^ uniform) & (-1 << (page & 31));
       while (found === 0 && ++at < words.length) found = words[at]! ^ uniform;
-      // Beyond its last bit the bitmap reads as not set.
       if (found !== 0) return Math.min(limit, base + at * 32 + 31 - Math.clz32(found & -found));
       page = base + PAGES_PER_WINDOW;
     }
-    return limit;
+    return isSet ? limit : Math.min(limit, Math.max(from, end));
   }
 
   /** Runs of set bits, in order. `visit` returns false to stop. */

@@ -8,7 +8,7 @@ import { type AddressSpace, x86Space } from '#src/engine/linux/paging.js';
 import { Vmcoreinfo } from '#src/engine/linux/vmcoreinfo.js';
 import { buildGuest, type GuestOptions, type LinuxGuest, PLACES, STEXT } from '../../../builders/linux-guest.js';
 import { buildKallsyms } from '../../../builders/linux-kallsyms.js';
-import { LOG_BUFFER_KEYS } from '../../../builders/linux-log-buffer.js';
+import { guestWithLogBuffer } from '../../../builders/linux-log-buffer.js';
 import { writeU64 } from '../../../builders/linux-paging.js';
 import { DESC_BYTES, INFO_BYTES } from '../../../builders/linux-printk.js';
 
@@ -190,23 +190,7 @@ describe('a ring', () => {
 });
 
 describe('the record log of 3.5 to 5.9', () => {
-  function guestWith(bytes: number, first: number, next: number): LinuxGuest {
-    const at = (offset: bigint) => (PLACES.prb + offset).toString(16);
-    const guest = buildGuest({
-      keys: {
-        'SYMBOL(prb)': undefined,
-        'SYMBOL(log_buf)': at(0n),
-        'SYMBOL(log_buf_len)': at(8n),
-        'SYMBOL(log_first_idx)': at(16n),
-        'SYMBOL(log_next_idx)': at(24n),
-        ...LOG_BUFFER_KEYS,
-      },
-    });
-    for (const [i, value] of [FAR, BigInt(bytes), BigInt(first), BigInt(next)].entries()) {
-      writeU64(guest.image, guest.physicalOf(PLACES.prb) + i * 8, value);
-    }
-    return guest;
-  }
+  const guestWith = (bytes: number, first: number, next: number) => guestWithLogBuffer(FAR, bytes, first, next);
   const record = (length: number) => {
     const bytes = Buffer.alloc(16);
     bytes.writeUInt16LE(length, 8);

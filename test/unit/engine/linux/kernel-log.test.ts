@@ -5,7 +5,7 @@ import { formatLog } from '#src/engine/linux/log-text.js';
 import { x86Space } from '#src/engine/linux/paging.js';
 import { Vmcoreinfo } from '#src/engine/linux/vmcoreinfo.js';
 import { buildGuest, type GuestOptions, type LinuxGuest, PLACES } from '../../../builders/linux-guest.js';
-import { buildLogBuffer, LOG_BUFFER_KEYS, type OldRecord } from '../../../builders/linux-log-buffer.js';
+import { buildLogBuffer, guestWithLogBuffer, type OldRecord } from '../../../builders/linux-log-buffer.js';
 import { writeU64 } from '../../../builders/linux-paging.js';
 import { RING_BYTES } from '../../../builders/linux-printk.js';
 
@@ -167,20 +167,7 @@ describe('the record log of 3.5 to 5.9', () => {
   function guestWith(records: readonly OldRecord[], first = 0, patch?: (buffer: Buffer) => void) {
     const { buffer, next } = buildLogBuffer(records, BUFFER_BYTES, first);
     patch?.(buffer);
-    const at = (offset: bigint) => (PLACES.prb + offset).toString(16);
-    const guest = buildGuest({
-      keys: {
-        'SYMBOL(prb)': undefined,
-        'SYMBOL(log_buf)': at(0n),
-        'SYMBOL(log_buf_len)': at(8n),
-        'SYMBOL(log_first_idx)': at(16n),
-        'SYMBOL(log_next_idx)': at(24n),
-        ...LOG_BUFFER_KEYS,
-      },
-    });
-    const values = [BUFFER, BigInt(BUFFER_BYTES), BigInt(first), BigInt(next)];
-    for (const [index, value] of values.entries())
-      writeU64(guest.image, guest.physicalOf(PLACES.prb) + index * 8, value);
+    const guest = guestWithLogBuffer(BUFFER, BUFFER_BYTES, first, next);
     guest.image.write(guest.physicalOf(BUFFER), buffer);
     return guest;
   }
