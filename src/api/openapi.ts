@@ -1,6 +1,6 @@
 /** The OpenAPI document, made from the schemas of the routes. */
 
-import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import swagger, { type FastifyDynamicSwaggerOptions } from '@fastify/swagger';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
 import { z } from 'zod';
@@ -8,7 +8,7 @@ import type { ApiApp, ApiContext } from './context.js';
 import { PROBLEM_TYPE } from './problem.js';
 import { problemSchema } from './schemas.js';
 
-const MANIFEST_SCHEMA_FILE = new URL('../../../config/manifest.schema.json', import.meta.url);
+const MANIFEST_SCHEMA = '#config/manifest.schema.json';
 
 interface Answer<Schema extends z.ZodType> {
   description: string;
@@ -49,10 +49,7 @@ export function download() {
 
 /** Must come before the routes: the document has those only that are registered after it. */
 export async function addOpenApi(app: ApiApp, { options }: ApiContext): Promise<void> {
-  const { $schema: _, ...manifest } = JSON.parse(await readFile(MANIFEST_SCHEMA_FILE, 'utf8')) as Record<
-    string,
-    unknown
-  >;
+  const { $schema: _, ...manifest } = createRequire(import.meta.url)(MANIFEST_SCHEMA) as Record<string, unknown>;
   const openapi: NonNullable<FastifyDynamicSwaggerOptions['openapi']> = {
     openapi: '3.1.0',
     info: {

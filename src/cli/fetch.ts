@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { type FileHandle, link, lstat, open, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
@@ -159,7 +158,7 @@ async function copyVerified(
   progress: Progress,
   write: (chunk: Buffer) => Promise<void>,
 ): Promise<void> {
-  const hash = createHash('sha256');
+  const hash = (await import('node:crypto')).createHash('sha256');
   let bytesDone = 0;
   let readError: unknown;
   opened.stream.once('error', (error) => {

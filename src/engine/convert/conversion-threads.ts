@@ -53,7 +53,8 @@ export class ConversionThreads {
     });
     this.#failed.catch(() => undefined);
     const { input, output, format, compression } = setup;
-    const workerTask: WorkerTask = { memory, compression, checkPages: setup.verify && output.kind === 'pipe' };
+    const comparison = !setup.verify ? 'none' : output.kind === 'pipe' ? 'pages' : 'file';
+    const workerTask: WorkerTask = { memory, compression, comparison };
     const task: CoordinatorTask = { ...workerTask, input, output, format };
     this.#coordinator = this.#start('./coordinator.js', task);
     this.#workers = Array.from({ length: setup.threads - 1 }, () => this.#start('./page-worker.js', workerTask));

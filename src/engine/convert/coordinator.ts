@@ -168,7 +168,7 @@ class Conversion {
         if (slots.waitDone(sequence)) return;
         throw cancelled();
       }
-      this.#packer ??= new SlotPacker(slots, task.compression, task.checkPages);
+      this.#packer ??= new SlotPacker(slots, task.compression, task.comparison);
       this.#packer.pack(claimed);
     }
   }

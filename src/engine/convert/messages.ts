@@ -10,11 +10,16 @@ import type { OutputFormat } from '../formats/writers.js';
 import type { Batches } from './batches.js';
 import type { SharedMemory } from './slots.js';
 
+/**
+ * How the output is compared with what was fed: read again as a file, by checksums; page by page before it goes into a pipe,
+ * where nobody reads it again; not at all.
+ */
+export type Comparison = 'file' | 'pages' | 'none';
+
 export interface WorkerTask {
   readonly memory: SharedMemory;
   readonly compression: Compression;
-  /** Each page is decompressed and compared at once: nobody reads the output again. */
-  readonly checkPages: boolean;
+  readonly comparison: Comparison;
 }
 
 /** Seen when nothing else is being done any more: the thread then ends by itself. */

@@ -7,7 +7,7 @@ import { SlotPacker } from './slot-packer.js';
 import { Slots } from './slots.js';
 import { verifyBatches } from './verify.js';
 
-const { memory, compression, checkPages } = workerData as WorkerTask;
+const { memory, compression, comparison } = workerData as WorkerTask;
 const slots = new Slots(memory);
 
 parentPort!.on('message', (message: WorkerMessage) => {
@@ -30,7 +30,7 @@ function compressSlots(): void {
     for (;;) {
       const sequence = slots.claim();
       if (!slots.waitReady(sequence)) return;
-      packer ??= new SlotPacker(slots, compression, checkPages);
+      packer ??= new SlotPacker(slots, compression, comparison);
       packer.pack(sequence);
     }
   } finally {

@@ -1,11 +1,11 @@
 /** The writing end of a conversion that goes to a pipe: takes bytes in order, and counts and digests them. */
 
-import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
 import type { ByteSink } from '../formats/output.js';
 import { cancelled } from './fifo-stream.js';
 import { waitWritable } from './libc.js';
+import { createSha256 } from './sha256.js';
 
 const POLL_MS = 100;
 
@@ -14,7 +14,7 @@ export class PipeSink implements ByteSink {
   readonly #fd: number;
   readonly #name: string;
   readonly #aborted: () => boolean;
-  readonly #hash = crypto.createHash('sha256');
+  readonly #hash = createSha256();
 
   /**
    * @param fd   stays the caller's. A pipe should be non-blocking: else an abort is seen only when its reader reads

@@ -4,6 +4,7 @@ import type { Compression } from '../../model/capture.js';
 import { Crc32 } from '../codec/crc32.js';
 import { PageCompressor } from '../codec/page-codec.js';
 import { RandomPages } from '../codec/random-pages.js';
+import type { Comparison } from './messages.js';
 import { SlotChecker } from './slot-check.js';
 import { SLOT_BYTES, type Slot, type Slots } from './slots.js';
 
@@ -16,16 +17,15 @@ export class SlotPacker {
   readonly #compressor: PageCompressor | undefined;
   readonly #checker: SlotChecker | undefined;
   readonly #random: RandomPages | undefined;
-  readonly #crc32 = new Crc32();
-  /** Most slots of a sparse guest are whole and zero: one value serves all of them. */
-  readonly #crcOfZeroSlot = this.#crc32.of(ZEROS, SLOT_BYTES);
+  readonly #checksum: Checksum | undefined;
 
-  /** @param checkPages each page is decompressed and compared at once */
-  constructor(slots: Slots, compression: Compression, checkPages: boolean) {
+  constructor(slots: Slots, compression: Compression, comparison: Comparison) {
     this.#slots = slots;
     this.#pageSize = slots.pageSize;
+    this.#checksum = comparison === 'file' ? new Checksum() : undefined;
     this.#compressor = compression === 'none' ? undefined : new PageCompressor(compression);
-    this.#checker = checkPages && compression !== 'none' ? new SlotChecker(this.#pageSize, compression) : undefined;
+    const checksPages = comparison === 'pages' && compression !== 'none';
+    this.#checker = checksPages ? new SlotChecker(this.#pageSize, compression) : undefined;
     // lzo and snappy give up on random pages sooner than a look at them takes.
     this.#random = compression === 'zlib' || compression === 'zstd' ? new RandomPages(this.#pageSize) : undefined;
   }
@@ -46,10 +46,10 @@ export class SlotPacker {
     if (source.compare(ZEROS, 0, bytes, 0, bytes) === 0) {
       sizes.fill(0, 0, pages);
       results[1] = 0;
-      results[2] = bytes === SLOT_BYTES ? this.#crcOfZeroSlot : this.#crc32.of(ZEROS, bytes);
+      results[2] = this.#checksum?.ofZeros(bytes) ?? 0;
       return;
     }
-    results[2] = this.#crc32.of(input, bytes);
+    results[2] = this.#checksum?.of(input, bytes) ?? 0;
     const words = new Int32Array(input.buffer, input.byteOffset, bytes / 4);
     let written = 0;
     for (let page = 0; page < pages; page++) {
@@ -78,6 +78,20 @@ export class SlotPacker {
   close(): void {
     this.#compressor?.close();
     this.#checker?.close();
+  }
+}
+
+class Checksum {
+  readonly #crc32 = new Crc32();
+  /** Most slots of a sparse guest are whole and zero: one value serves all of them. */
+  readonly #ofZeroSlot = this.#crc32.of(ZEROS, SLOT_BYTES);
+
+  of(input: Uint8Array, bytes: number): number {
+    return this.#crc32.of(input, bytes);
+  }
+
+  ofZeros(bytes: number): number {
+    return bytes === SLOT_BYTES ? this.#ofZeroSlot : this.#crc32.of(ZEROS, bytes);
   }
 }
 

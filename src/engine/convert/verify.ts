@@ -1,6 +1,5 @@
 /** Reads a finished dump again, as any reader would, and compares it with what was fed. */
 
-import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { VmcorralError } from '../../model/errors.js';
 import { Crc32 } from '../codec/crc32.js';
@@ -12,6 +11,7 @@ import { pageRuns, totalPages } from '../image/ranges.js';
 import type { Batches } from './batches.js';
 import { cancelled } from './fifo-stream.js';
 import { KeptRuns } from './kept-runs.js';
+import { createSha256 } from './sha256.js';
 import { SLOT_BYTES, type Slots } from './slots.js';
 
 /**
@@ -120,7 +120,7 @@ export function checkImage(path: string, open: OpenChoices, { ramPages, notes }:
 
 /** @returns SHA-256 of a file, lower-case hex */
 export function sha256Of(path: string, sizeBytes: number, slots: Slots): string {
-  const hash = crypto.createHash('sha256');
+  const hash = createSha256();
   const buffer = new Uint8Array(SLOT_BYTES);
   const fd = fs.openSync(path, 'r');
   try {

@@ -87,10 +87,12 @@ function indexesOfNames(
   // The type letter is upper case for global symbols: a static one of the same name is not meant.
   const isGlobal = tokens.map((token) => /^[A-Z]/.test(token));
   const [globalLengths, staticLengths] = [lettersOf(wanted), lettersOf(statics)];
+  const mayBegin = Uint8Array.from(tokens, (token, i) => Number(beginsOne(isGlobal[i] ? wanted : statics, token)));
   const all = wanted.size + statics.size;
   const indexes = new Map<string, number>();
   for (let index = 0; index < count && indexes.size < all && names.next(); index++) {
     const { bytes, at, limit } = names;
+    if (mayBegin[bytes[at]!] === 0) continue;
     const isOfGlobal = isGlobal[bytes[at]!];
     let letters = 0;
     for (let i = at; i < limit; i++) letters += lengths[bytes[i]!]!;
@@ -101,6 +103,12 @@ function indexesOfNames(
     if ((isOfGlobal ? wanted : statics).has(name)) indexes.set(name, index);
   }
   return indexes;
+}
+
+/** Whether one of the names begins like the token, which has the type letter before it. */
+function beginsOne(names: ReadonlySet<string>, token: string): boolean {
+  for (const name of names) if (name.startsWith(token.slice(1))) return true;
+  return false;
 }
 
 /** How long these names are, with the type letter. */

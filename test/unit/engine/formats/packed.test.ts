@@ -15,7 +15,7 @@ import { buildKdump } from '../../../builders/kdump-file.js';
 import { pagesOf } from '../../../builders/page-content.js';
 import { ownMounts } from '../../../own-mounts.js';
 
-const MAIN = fileURLToPath(new URL('../../../../dist/src/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../../../bin/vmcorral.mjs', import.meta.url));
 
 /** 1.5 MiB with holes: more than one buffer of ours, runs of zeros, pages that pack badly. */
 const LETTERS = `A${'.'.repeat(100)}${'bCdE'.repeat(60)}${'.'.repeat(40)}F`;
