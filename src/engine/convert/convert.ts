@@ -80,7 +80,7 @@ export interface ConvertResult {
   readonly format: OutputFormat;
   readonly pages: PageCounts;
   readonly filter: FilterReport;
-  /** Bytes of the input: of the file, or what came through the FIFO. */
+  /** Bytes of the input: of its files, or what came through the FIFO. */
   readonly inputBytes: number;
   /** Of all files together. */
   readonly outputBytes: number;

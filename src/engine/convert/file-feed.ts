@@ -63,7 +63,7 @@ export class FileFeed implements PageFeed {
       );
       this.ramPages = totalPages(this.ram);
       this.keptPages = this.#countKept();
-      this.inputBytes = fs.statSync(path).size;
+      this.inputBytes = image.fileBytes ?? fs.statSync(path).size;
       // Which of several kernels it is of is not asked again: the dump will have a note. A kernel that no one found is no news.
       this.warnings = [...warningsOf(image), ...(found?.kernel === undefined ? [] : warnings)];
       this.losses = [...lossesOf(image), ...(firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)])];

@@ -43,6 +43,8 @@ export interface ImageInfo {
   readonly level: number;
   /** Facts for people, e.g. compression, header version, `incomplete`. Shown by `inspect`. */
   readonly facts: Readonly<Record<string, string | number | boolean>>;
+  /** Of all its files together, where it has several (a .vmem, parts). */
+  readonly fileBytes?: number | undefined;
 }
 
 /**

@@ -50,6 +50,7 @@ class KdumpImage implements MemoryImage {
   readonly notes: readonly Note[];
   readonly level: number;
   readonly facts: Readonly<Record<string, string | number | boolean>>;
+  readonly fileBytes: number | undefined;
   /** In the order of their pages, adjoining. */
   readonly #parts: readonly KdumpPart[];
 
@@ -62,6 +63,7 @@ class KdumpImage implements MemoryImage {
     const first = this.#parts[0]!;
     this.ranges = rangesOf(first.source, first.ram, header.bitmap1Offset, header.blockSize);
     this.facts = factsOf(header, this.#parts, files);
+    this.fileBytes = files.length === 1 ? undefined : files.reduce((sum, { source }) => sum + source.sizeBytes, 0);
   }
 
   read(address: number, into: Uint8Array): number {

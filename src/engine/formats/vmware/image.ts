@@ -19,6 +19,8 @@ export interface VmwareParts {
   readonly regions: readonly Region[];
   /** What the regions' offsets count in; belongs to the image. */
   readonly memory: ByteSource;
+  /** Of the file with the state, where the memory is in another. */
+  readonly stateBytes?: number;
 }
 
 export class VmwareImage implements MemoryImage {
@@ -29,15 +31,17 @@ export class VmwareImage implements MemoryImage {
   readonly ranges: readonly MemoryRange[];
   readonly notes: readonly Note[];
   readonly facts: Facts;
+  readonly fileBytes: number | undefined;
   readonly #regions: readonly Region[];
   readonly #memory: ByteSource;
   readonly #cache: BlockCache;
 
-  constructor({ format, notes, facts, regions, memory }: VmwareParts) {
+  constructor({ format, notes, facts, regions, memory, stateBytes }: VmwareParts) {
     this.format = format;
     this.notes = notes;
     this.facts = facts;
     this.ranges = normalizeRanges(regions);
+    this.fileBytes = stateBytes === undefined ? undefined : stateBytes + memory.sizeBytes;
     this.#regions = regions;
     this.#memory = memory;
     this.#cache = new BlockCache(memory, 0, SMALL_READ_BYTES, 32, 'guest memory');

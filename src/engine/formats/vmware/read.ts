@@ -100,7 +100,8 @@ function openWithVmem(
     const placed = placeRegions(source, regions.length > 0 ? regions : [{ ppn: 0, page: 0, pages }], 0, regionsAt);
     const facts: Facts = { ...about, memory: path.basename(vmem.path) };
     if (needed !== undefined && vmem.sizeBytes > needed) facts.unusedBytes = vmem.sizeBytes - needed;
-    const image = new VmwareImage({ format, notes: notesOf(cpus), facts, regions: placed, memory: vmem });
+    const { sizeBytes: stateBytes } = source;
+    const image = new VmwareImage({ format, notes: notesOf(cpus), facts, regions: placed, memory: vmem, stateBytes });
     const check = checkPairing(image, cpus);
     assertPair(source.path, vmem.path, check);
     const doubt = doubtOf(check);

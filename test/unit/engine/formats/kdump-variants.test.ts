@@ -197,7 +197,9 @@ test.each([2, 5, 6])('header version %i has its window elsewhere', (version) => 
 
 test('parts elsewhere are named', () => {
   const [a, b] = [partFiles(['0 0x4'])[0]!, partFiles(['0x4 0x40'])[0]!];
-  expectSame(readPages(opened(b, [a]), 3, 3), pagesOf('.c.'));
+  const image = opened(b, [a]);
+  expectSame(readPages(image, 3, 3), pagesOf('.c.'));
+  expect(image.fileBytes).toBe(fs.statSync(a).size + fs.statSync(b).size);
   expect(errorOf(() => opened(b)).message).toContain('pages 0x0 to 0x4 is not there');
 });
 

@@ -55,6 +55,7 @@ test('who gives the .vmem gets the guest through the state beside it', () => {
   const image = opened(at('a.vmem'));
   expect(image.format).toBe('vmware');
   expect(readPages(image, 0x100001, 1)).toEqual(pagesOf('E'));
+  expect(image.fileBytes).toBe(SPLIT.state.length + SPLIT.vmem.length);
 });
 
 test('the content of the file beside a .vmem decides, not its name', () => {
