@@ -144,6 +144,7 @@ function kernelPairs({ examination: { kernel, vmcoreinfo, paging, log } }: FileI
     ['VMCOREINFO', vmcoreinfo === undefined ? 'none' : source[vmcoreinfo.source]],
     ['log', `${countLines(log)} lines`],
     ['uptime', kernel.uptimeSeconds === undefined ? undefined : formatSeconds(kernel.uptimeSeconds)],
+    ['its clock', kernel.clock === undefined ? undefined : formatTime(kernel.clock)],
     ['crashed', kernel.crashTime === undefined ? undefined : formatTime(kernel.crashTime)],
   ];
   return pairs.flatMap(([name, value]): Pair[] => (value === undefined ? [] : [[name, sentence(value)]]));

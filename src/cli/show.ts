@@ -76,6 +76,7 @@ function kernelPairs({ kernel, panic, tools }: Manifest): Pair[] {
     ['build id', kernel.buildId],
     ['KASLR', kernel.kaslrOffset],
     ['uptime', kernel.uptimeSeconds === undefined ? undefined : formatSeconds(kernel.uptimeSeconds)],
+    ['its clock', kernel.clock === undefined ? undefined : formatTime(kernel.clock)],
     ['crashed', kernel.crashTime === undefined ? undefined : formatTime(kernel.crashTime)],
     ['kind', panic.kind],
     ['CPU', panic.cpu?.toString()],

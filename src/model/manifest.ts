@@ -51,6 +51,8 @@ export interface KernelFacts {
   readonly kaslrOffset?: string;
   /** Since the guest's boot; at least so many where only the log tells. */
   readonly uptimeSeconds?: number;
+  /** ISO 8601: what the guest's own clock said when its memory was taken. */
+  readonly clock?: string;
   /** ISO 8601: when the kernel itself began to crash; only where it prepared a kdump. */
   readonly crashTime?: string;
 }

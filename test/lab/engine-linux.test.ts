@@ -84,6 +84,7 @@ test('the log of a running guest has all lines that its dmesg has, in order, and
   await without.shell('echo "Kernel panic - not syncing: a process says so" >/dev/kmsg');
   const dmesg = (await without.shell('dmesg')).split('\n').filter((line) => line !== '');
   const uptime = Number((await without.shell('cut -d" " -f1 /proc/uptime')).trim());
+  const clock = Number(await without.shell('date +%s'));
   const path = await dump(without, 'running.elf');
   const { log, panic, kernel, warnings } = await examineFile(path);
   const lines = log.split('\n');
@@ -96,6 +97,8 @@ test('the log of a running guest has all lines that its dmesg has, in order, and
   // The dump came a little later than the question.
   expect(kernel.uptimeSeconds).toBeGreaterThan(uptime - 1);
   expect(kernel.uptimeSeconds).toBeLessThan(uptime + 120);
+  expect(Date.parse(kernel.clock ?? '') / 1000).toBeGreaterThan(clock - 1);
+  expect(Date.parse(kernel.clock ?? '') / 1000).toBeLessThan(clock + 120);
 });
 
 test('the panics of two guests have the guests’ own line, and equal signatures', async () => {

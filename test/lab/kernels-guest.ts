@@ -25,7 +25,7 @@ export interface Witness {
   readonly panicked: string;
   /** All that the guest wrote to its console. */
   readonly console: string;
-  /** Those of _text, _stext and linux_banner that /proc/kallsyms has. */
+  /** Those of _text, _stext, linux_banner and the clocks for user space that /proc/kallsyms has. */
   readonly symbols: ReadonlyMap<string, bigint>;
   /** Physical address of the kernel's code, from /proc/iomem. */
   readonly code: bigint;
@@ -37,6 +37,8 @@ export interface Witness {
   readonly meminfo: (name: string) => number;
   /** Free pages of all zones in /proc/zoneinfo, right before the dump. */
   readonly zonesFree: number;
+  /** Its `date`, right before the dump. */
+  readonly date: number;
 }
 
 const MEMORY_MIB = 384;
@@ -92,16 +94,20 @@ async function makePages(guest: LabGuest): Promise<void> {
   await until('the large pages', async () => (await waiting()) > before, 120_000);
 }
 
-type Said = Pick<Witness, 'symbols' | 'code' | 'banner' | 'vmcoreinfo' | 'dmesg' | 'meminfo' | 'zonesFree'>;
+type Said = Pick<Witness, 'symbols' | 'code' | 'banner' | 'vmcoreinfo' | 'dmesg' | 'meminfo' | 'zonesFree' | 'date'>;
 
 async function askGuest(guest: LabGuest): Promise<Said> {
   // Emulated pointer authentication makes a search take its time.
-  const kallsyms = await guest.shell("grep -E ' (_text|_stext|linux_banner)$' /proc/kallsyms", 180_000);
+  const kallsyms = await guest.shell(
+    "grep -E ' (_text|_stext|linux_banner|_?vdso_data|vdso_k_time_data)$' /proc/kallsyms",
+    180_000,
+  );
   const iomem = await guest.shell('cat /proc/iomem');
   const banner = await guest.shell('cat /proc/version');
   const vmcoreinfo = Number((await guest.shell('cat /sys/kernel/vmcoreinfo')).split(' ')[0]);
   const dmesg = (await guest.shell('dmesg', 120_000)).split('\n').filter((line) => line !== '');
   const counters = await guest.shell('cat /proc/zoneinfo /proc/meminfo');
+  const date = Number(await guest.shell('date +%s'));
   return {
     symbols: new Map(
       [...kallsyms.matchAll(/^([0-9a-f]+) . (\w+)$/gm)].map(([, address, name]) => [name!, BigInt(`0x${address}`)]),
@@ -111,6 +117,7 @@ async function askGuest(guest: LabGuest): Promise<Said> {
     vmcoreinfo,
     dmesg,
     meminfo: (name) => Number(new RegExp(`^${name}: +(\\d+)`, 'm').exec(counters)?.[1]) / 4,
+    date,
     zonesFree: [...counters.matchAll(/^ +nr_free_pages +(\d+)$/gm)].reduce((sum, [, pages]) => sum + Number(pages), 0),
   };
 }

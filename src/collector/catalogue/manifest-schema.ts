@@ -64,6 +64,7 @@ const kernel = z.strictObject({
     .regex(/^0x[0-9a-f]{1,16}$/, { error: 'must be hex with 0x' })
     .exactOptional(),
   uptimeSeconds: z.number().min(0).exactOptional(),
+  clock: time.exactOptional(),
   crashTime: time.exactOptional(),
 });
 

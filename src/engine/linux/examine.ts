@@ -44,11 +44,10 @@ export function examineImage(damagedOrNot: MemoryImage): KernelExamination {
   const last = (log.records.findLast(({ microseconds }) => microseconds !== undefined)?.microseconds ?? 0) / 1e6;
   const state: KernelState =
     kernel === undefined || info === undefined ? {} : readKernelState(kernel.space, info, last);
-  const uptimeSeconds = state.uptimeSeconds ?? last;
   const doubts = doubtsAbout(details, state);
   const faults = image.firstFault === undefined ? [] : [`parts of the image can't be read: ${image.firstFault}`];
   return {
-    kernel: found === undefined ? {} : kernelFacts(found, uptimeSeconds),
+    kernel: found === undefined ? {} : kernelFacts(found, { uptimeSeconds: last, ...state }),
     panic: { ...facts, ...placeOf(details) },
     panicDetails: details,
     log: formatLog(log.records),
@@ -74,7 +73,7 @@ function placeOf({ cpu, task, pid, taint }: PanicDetails): Pick<PanicFacts, 'cpu
   };
 }
 
-function kernelFacts({ info, kernel }: FoundVmcoreinfo, uptimeSeconds: number): KernelFacts {
+function kernelFacts({ info, kernel }: FoundVmcoreinfo, { uptimeSeconds = 0, clockSeconds }: KernelState): KernelFacts {
   const facts: { -readonly [K in keyof KernelFacts]: KernelFacts[K] } = {};
   if (info.release !== undefined) facts.release = info.release;
   if (info.buildId !== undefined) facts.buildId = info.buildId;
@@ -86,6 +85,7 @@ function kernelFacts({ info, kernel }: FoundVmcoreinfo, uptimeSeconds: number): 
   const offset = info.kernelOffset;
   if (offset !== undefined) facts.kaslrOffset = `0x${offset.toString(16)}`;
   if (uptimeSeconds > 0) facts.uptimeSeconds = uptimeSeconds;
+  if (clockSeconds !== undefined) facts.clock = new Date(clockSeconds * 1000).toISOString();
   // A number of seconds that the guest wrote: what is no time of this age is none.
   if (info.crashTime !== undefined && info.crashTime > 0 && info.crashTime < 2 ** 32) {
     facts.crashTime = new Date(info.crashTime * 1000).toISOString();

@@ -93,6 +93,7 @@ function kernelLines({ kernel, panicDetails }: KernelExamination): string[] {
   add('build-id', kernel.buildId);
   add('KASLR', kernel.kaslrOffset);
   add('uptime', kernel.uptimeSeconds === undefined ? undefined : duration(kernel.uptimeSeconds));
+  add('its clock', kernel.clock);
   add('crashed', kernel.crashTime);
   add('taint', panicDetails.taint === '' ? 'none' : panicDetails.taint);
   return lines;
