@@ -11,7 +11,7 @@ import {
 } from '../engine/convert/presets.js';
 import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
-import { describeKept } from '../model/filter-words.js';
+import { describeDoubts } from '../model/filter-words.js';
 import type { CliDeps } from './deps.js';
 import { formatBytes } from './format.js';
 import { addInputOptions, type InputFlags, openChoices } from './input-options.js';
@@ -157,7 +157,7 @@ function report(io: CliIo, { kind, path }: Target, compression: Compression, res
   else if (io.json) io.err(jsonLine(document));
   else io.err(describeConversion('standard output', result));
   if (io.json) return;
-  for (const warning of [...result.warnings, ...describeKept(result.filter)]) io.warn(warning);
+  for (const warning of [...result.warnings, ...describeDoubts(result.filter)]) io.warn(warning);
 }
 
 const VERIFICATIONS: Readonly<Record<Verification, string>> = {

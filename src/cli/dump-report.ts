@@ -1,6 +1,6 @@
 /** A dump as a person reads it: shared by `capture` and `show`. */
 
-import { describeKept } from '../model/filter-words.js';
+import { describeDoubts } from '../model/filter-words.js';
 import { DUMP_FILE, type Manifest } from '../model/manifest.js';
 import { formatBytes, formatSeconds } from './format.js';
 import { describeExcluded } from './level-option.js';
@@ -45,7 +45,7 @@ export function panicText(manifest: Manifest): string {
 
 function levelPairs({ filter, pages }: Manifest): Pairs {
   if (filter === undefined) return [];
-  const kept = describeKept(filter).map((text) => ['warning', printable(text, { limit: SENTENCE_LIMIT })] as const);
+  const kept = describeDoubts(filter).map((text) => ['warning', printable(text, { limit: SENTENCE_LIMIT })] as const);
   return [['left out', `${describeExcluded(filter, pages.pageSize) || 'nothing'} (level ${filter.level})`], ...kept];
 }
 

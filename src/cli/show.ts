@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { DumpEntry } from '../collector/service/service.js';
-import { describeKept } from '../model/filter-words.js';
+import { describeDoubts } from '../model/filter-words.js';
 import type { Manifest } from '../model/manifest.js';
 import type { CliDeps } from './deps.js';
 import { guestName, openCommand, panicText, pauseText, SENTENCE_LIMIT } from './dump-report.js';
@@ -35,7 +35,7 @@ function describeDump({ manifest, store, location }: DumpEntry): string {
     `files\n${fileTable(manifest)}`,
     `open it\n  ${openCommand(manifest, location)}`,
   ];
-  const kept = manifest.filter === undefined ? [] : describeKept(manifest.filter);
+  const kept = manifest.filter === undefined ? [] : describeDoubts(manifest.filter);
   const warnings = [...kept, ...manifest.warnings];
   if (warnings.length > 0)
     sections.splice(3, 0, `warnings\n${warnings.map((text) => `  ${sentence(text)}`).join('\n')}`);

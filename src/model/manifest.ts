@@ -40,6 +40,8 @@ export interface FilterReport {
   readonly excluded: Readonly<Record<FilterClass, number>>;
   /** What was asked for and kept all the same, and why: sentences for people. */
   readonly kept: readonly { readonly class: FilterClass | 'all'; readonly why: string }[];
+  /** What the result could not be held against, as this kernel doesn't tell: in words. */
+  readonly unchecked: readonly string[];
 }
 
 export interface KernelFacts {

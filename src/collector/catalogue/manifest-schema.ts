@@ -41,6 +41,7 @@ const filter = z.strictObject({
   kept: z
     .array(z.strictObject({ class: z.enum([...FILTER_CLASSES, 'all']), why: longText }))
     .max(FILTER_CLASSES.length + 1),
+  unchecked: z.array(line).max(100),
 });
 
 const pages = z.strictObject({

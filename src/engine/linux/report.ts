@@ -1,6 +1,6 @@
 /** report.txt beside a dump: what a person reads first. Pure: plain data in, text out. */
 
-import { describeKept } from '../../model/filter-words.js';
+import { describeDoubts } from '../../model/filter-words.js';
 import type { Manifest } from '../../model/manifest.js';
 import type { KernelExamination } from './examine.js';
 import { escapeControls } from './log-text.js';
@@ -148,7 +148,7 @@ function howToOpen({ examination: { kernel }, dumpFile }: ReportInput): string[]
 }
 
 function keptLines({ filter }: ReportInput): string[] {
-  return filter === undefined ? [] : describeKept(filter);
+  return filter === undefined ? [] : describeDoubts(filter);
 }
 
 function warningLines(warnings: readonly string[]): string[] {

@@ -63,6 +63,7 @@ export const ESSENTIAL_SYMBOLS = [...IMAGE_PARTS.flat(), ...VARIABLES, ...PER_CP
 /**
  * Calls `visit` for each piece, in no particular order; pieces may overlap.
  * @param symbols ESSENTIAL_SYMBOLS, as far as they were found
+ * @returns what this kernel doesn't tell the whole extent of
  */
 export function visitEssentials(
   image: MemoryImage,
@@ -70,24 +71,27 @@ export function visitEssentials(
   info: Vmcoreinfo,
   symbols: ReadonlyMap<string, bigint>,
   visit: (essential: Essential) => void,
-): void {
+): Need[] {
   const virtual = (need: Need, address: bigint, bytes: number) => visitVirtual(space, need, address, bytes, visit);
   const [bss, encrypted, bssEnd] = VARIABLES.map((name) => symbols.get(name));
   const parts = IMAGE_PARTS.map((names) => names.map((name) => symbols.get(name)));
+  const unseen = new Set<Need>();
   for (const [start, end] of [...parts, [bss, encrypted ?? bssEnd]]) {
-    if (start !== undefined && end !== undefined) virtual('kernel text and data', start, Number(end - start));
+    if (start === undefined || end === undefined) unseen.add('kernel text and data');
+    else virtual('kernel text and data', start, Number(end - start));
   }
   for (const name of IMAGE_PLACES) {
     const address = info.symbol(name);
     if (address !== undefined) virtual('kernel text and data', address, 8);
   }
   for (const { address, bytes } of logAreas(space, info)) virtual('kernel log', address, bytes);
-  visitPerCpu(space, symbols, virtual);
+  if (!visitPerCpu(space, symbols, virtual)) unseen.add('per-CPU data');
   for (const { interruptTable, stack } of cpuAddresses(image.notes)) {
     if (interruptTable !== undefined) virtual('interrupt table', interruptTable, 4096);
     if (stack !== undefined) virtual('stack of a CPU', stack, 8);
   }
   visitMappings(space, info, symbols, image, visit);
+  return [...unseen];
 }
 
 /** The ring since 5.10, the plain buffer before. */
@@ -115,20 +119,22 @@ function visitVirtual(
   }
 }
 
+/** @returns false where it isn't known, or not of all CPUs */
 function visitPerCpu(
   space: AddressSpace,
   symbols: ReadonlyMap<string, bigint>,
   virtual: (need: Need, address: bigint, bytes: number) => void,
-): void {
+): boolean {
   const [offsets, start, end, countAt] = PER_CPU.map((name) => symbols.get(name));
-  if (offsets === undefined || start === undefined || end === undefined || countAt === undefined) return;
+  if (offsets === undefined || start === undefined || end === undefined || countAt === undefined) return false;
   const memory = new KernelMemory(space);
   const count = Math.min(memory.u32(countAt) ?? 0, MAX_CPUS);
   for (let cpu = 0; cpu < count; cpu++) {
     const offset = memory.u64(offsets + BigInt(cpu * 8));
-    if (offset === undefined) return;
+    if (offset === undefined) return false;
     virtual('per-CPU data', BigInt.asUintN(64, offset + start), Number(end - start));
   }
+  return count > 0;
 }
 
 /** The page tables themselves, and what they map outside of the direct map of all memory. */

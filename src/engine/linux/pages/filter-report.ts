@@ -13,6 +13,7 @@ export function notFiltered(askedLevel: number, why?: string): FilterReport {
     level: askedLevel & LEVEL.zero,
     excluded: excludedOf(new Float64Array(PAGE_CLASSES)),
     kept: why === undefined || (askedLevel & CLASS_BITS) === 0 ? [] : [{ class: 'all', why }],
+    unchecked: [],
   };
 }
 

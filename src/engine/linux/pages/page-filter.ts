@@ -4,6 +4,7 @@
  * is gone is gone.
  */
 
+import { CLASS_NAMES } from '../../../model/filter-words.js';
 import type { FilterClass, FilterReport } from '../../../model/manifest.js';
 import type { MemoryImage } from '../../image/memory-image.js';
 import { MAX_BITMAP_PAGES, PageBitmap } from '../../image/page-bitmap.js';
@@ -128,6 +129,7 @@ interface Pass {
 
 class Planner {
   readonly #kept: { class: FilterClass | 'all'; why: string }[] = [];
+  readonly #unchecked = new Set<string>();
   readonly #symbols: ReadonlyMap<string, bigint>;
 
   constructor(
@@ -158,7 +160,13 @@ class Planner {
     const isEmpty = pass.excluded.count === 0;
     return {
       excluded: isEmpty ? undefined : pass.excluded,
-      report: { askedLevel, level, excluded: excludedOf(pass.counts), kept: this.#kept },
+      report: {
+        askedLevel,
+        level,
+        excluded: excludedOf(pass.counts),
+        kept: this.#kept,
+        unchecked: isEmpty ? [] : [...this.#unchecked],
+      },
     };
   }
 
@@ -210,7 +218,7 @@ class Planner {
     };
     const { physical, info, kernel } = this.array;
     if (physical !== undefined) visit({ need: 'VMCOREINFO', physical, bytes: info.text.length });
-    visitEssentials(this.image, kernel, info, this.#symbols, visit);
+    for (const need of visitEssentials(this.image, kernel, info, this.#symbols, visit)) this.#unchecked.add(need);
     const why = new Map<FilterClass, string>();
     if (lost.size === 0) return why;
     classifyPages(kernel.space, this.array.layout, this.array.pieces, level, (firstPage, classes) => {
@@ -229,7 +237,8 @@ class Planner {
     const counters = readCounters(this.array.kernel.space, this.array.info, this.#symbols);
     /** `least` to `least + more` pages are what the kernel counts. */
     const check = (name: FilterClass, bits: number, counted: number, least: number | undefined, more = 0) => {
-      if (least === undefined || (level & bits) !== bits) return;
+      if ((level & bits) !== bits) return;
+      if (least === undefined) return void this.#unchecked.add(`how much is ${CLASS_NAMES[name]}`);
       const slack = Math.max((least + more) * SLACK_SHARE, SLACK_PAGES);
       if (counted < least - slack || counted > least + more + slack) {
         why.set(

@@ -84,10 +84,13 @@ describe('report.txt', () => {
     const excluded = { free: 0, cache: 0, privateCache: 0, user: 0, poisoned: 0, offline: 0 };
     const all = { class: 'all', why: 'no room' } as const;
     const user = { class: 'user', why: 'the counters disagree' } as const;
-    const reportOf = (kept: readonly (typeof all | typeof user)[]) =>
-      formatReport(input('', { filter: { askedLevel: 31, level: 1, excluded, kept } }));
+    const reportOf = (kept: readonly (typeof all | typeof user)[], unchecked: readonly string[] = []) =>
+      formatReport(input('', { filter: { askedLevel: 31, level: 1, excluded, kept, unchecked } }));
     expect(reportOf([all])).toContain('- nothing was left out: no room\n');
     expect(reportOf([user])).toContain('- user data was kept: the counters disagree\n');
     expect(reportOf([])).not.toMatch(/left out|kept/);
+    expect(reportOf([], ['per-CPU data', 'how much is free'])).toContain(
+      "- what was left out could not be checked in full, as this kernel doesn't tell: per-CPU data, how much is free\n",
+    );
   });
 });

@@ -91,7 +91,19 @@ describe('pages that a level leaves out', () => {
         offline: 0,
       },
       kept: [],
+      unchecked: [
+        'kernel text and data',
+        'per-CPU data',
+        'how much is free',
+        'how much is user data',
+        'how much is page cache',
+      ],
     });
+    // Without a symbol table it counts all the same, as far as its zones tell; and what nobody asked for needs no check.
+    const { report } = plan(ALL, 17, { counters: { free: 1033 } });
+    expect(report.unchecked).toEqual(['kernel text and data', 'per-CPU data']);
+    expect(plan('', 31).report.unchecked).toEqual([]);
+    expect(plan(ALL, 1).report.unchecked).toEqual([]);
   });
 
   test.each(['static', 'pointer'] as const)('sections as a kernel with a %s mem_section has them', (sections) => {
