@@ -24,29 +24,36 @@ interface Preset {
 
 const ALONE = { needsVmcoreinfo: false, opensParts: false };
 const WITH_VMCOREINFO = { needsVmcoreinfo: true, opensParts: false };
+const IN_PARTS = { needsVmcoreinfo: false, opensParts: true };
 const KDUMP_AND_ELF: Opens = { kdump: COMPRESSIONS, elf: ['none'] };
+const CRASH: Opens = { ...KDUMP_AND_ELF, flattened: COMPRESSIONS };
 
+/** In the order of versions. */
 const PRESETS: readonly Preset[] = [
-  {
-    program: 'crash',
-    version: '8.0.2',
-    opens: { ...KDUMP_AND_ELF, flattened: COMPRESSIONS },
-    needsVmcoreinfo: false,
-    opensParts: true,
-  },
+  { program: 'crash', version: '8.0.2', opens: CRASH, ...IN_PARTS },
+  { program: 'crash', version: '8.0.6', opens: CRASH, ...IN_PARTS },
   {
     program: 'makedumpfile',
     version: '1.7.2',
     opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] },
     ...WITH_VMCOREINFO,
   },
+  {
+    program: 'makedumpfile',
+    version: '1.7.6',
+    opens: { kdump: ['zlib', 'lzo', 'zstd', 'none'], elf: ['none'] },
+    ...WITH_VMCOREINFO,
+  },
   { program: 'drgn', version: '0.0.22', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
+  { program: 'drgn', version: '0.0.31', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
   { program: 'libkdumpfile', version: '0.5.1', opens: KDUMP_AND_ELF, ...ALONE },
+  { program: 'libkdumpfile', version: '0.5.4', opens: { ...KDUMP_AND_ELF, flattened: COMPRESSIONS }, ...ALONE },
   { program: 'gdb', version: '13.1', opens: { elf: ['none'] }, ...ALONE },
+  { program: 'gdb', version: '16.3', opens: { elf: ['none'] }, ...ALONE },
 ];
 
-/** For help texts and the README: `crash-8.0.2`. Without its version a name means the same. */
-export const PRESET_NAMES: readonly string[] = PRESETS.map(({ program, version }) => `${program}-${version}`);
+/** For help texts and the README: `crash-8.0.2`. Without its version a name means all versions of it that are known. */
+export const PRESET_NAMES: readonly string[] = PRESETS.map(nameOf);
 
 export interface OutputChoice {
   readonly format: OutputFormat;
@@ -68,7 +75,7 @@ export interface OutputWish {
  * @throws USAGE for an unknown reader, and where the wish contradicts itself: by name
  */
 export function chooseOutput(wish: OutputWish): OutputChoice {
-  const readers = wish.readers.map(presetOf);
+  const readers = wish.readers.flatMap(presetsOf);
   const possible = choices().filter(
     ({ format, compression }) =>
       (wish.format ?? format) === format &&
@@ -83,7 +90,7 @@ export function chooseOutput(wish: OutputWish): OutputChoice {
   const chosen = possible.find((choice) => readers.every((reader) => fits(choice, reader)));
   if (chosen !== undefined) return chosen;
   const refusing = readers.find((reader) => !possible.some((choice) => fits(choice, reader)));
-  const names = (refusing === undefined ? readers : [refusing]).map(({ program, version }) => `${program}-${version}`);
+  const names = (refusing === undefined ? readers : [refusing]).map(nameOf);
   throw new VmcorralError(
     'USAGE',
     `${names.join(' and ')}: ${describe(wish)} is not opened by ${names.length === 1 ? 'it' : 'all of them'}`,
@@ -95,7 +102,7 @@ export function chooseOutput(wish: OutputWish): OutputChoice {
 
 /** Those of the readers that open nothing without VMCOREINFO. */
 export function needingVmcoreinfo(readers: readonly string[]): readonly string[] {
-  return readers.filter((name) => presetOf(name).needsVmcoreinfo);
+  return readers.filter((name) => presetsOf(name).some(({ needsVmcoreinfo }) => needsVmcoreinfo));
 }
 
 /** zlib first: it opens everywhere. */
@@ -105,9 +112,13 @@ function choices(): OutputChoice[] {
   );
 }
 
-function presetOf(name: string): Preset {
-  const found = PRESETS.find(({ program, version }) => name === program || name === `${program}-${version}`);
-  if (found !== undefined) return found;
+function nameOf({ program, version }: Preset): string {
+  return `${program}-${version}`;
+}
+
+function presetsOf(name: string): Preset[] {
+  const found = PRESETS.filter((preset) => name === preset.program || name === nameOf(preset));
+  if (found.length > 0) return found;
   throw new VmcorralError('USAGE', `nothing is known of a reader "${name.slice(0, 40)}"`, {
     hint: `known are ${PRESET_NAMES.join(', ')}`,
   });
@@ -127,7 +138,8 @@ function describe({ format, compression, isPipe, parts }: OutputWish): string {
   return `${what}${compression === undefined ? '' : ` compressed with ${compression}`}${isPipe ? ' through a pipe' : ''}${parts > 1 ? ` in ${parts} parts` : ''}`;
 }
 
-function hintOf({ program, version, opens, opensParts }: Preset): string {
+function hintOf(preset: Preset): string {
+  const { opens, opensParts } = preset;
   const kinds = Object.entries(opens).map(([format, compressions]) => `${format} (${compressions.join(', ')})`);
-  return `${program}-${version} opens ${kinds.join(', ')}${opensParts ? '' : ', in one file'}`;
+  return `${nameOf(preset)} opens ${kinds.join(', ')}${opensParts ? '' : ', in one file'}`;
 }
