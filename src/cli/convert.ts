@@ -2,13 +2,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ConvertOptions, ConvertResult, Verification } from '../engine/convert/convert.js';
-import {
-  chooseOutput,
-  needingVmcoreinfo,
-  OUTPUT_FORMATS,
-  type OutputFormat,
-  PRESET_NAMES,
-} from '../engine/convert/presets.js';
+import { chooseOutput, OUTPUT_FORMATS, type OutputFormat, PRESET_NAMES } from '../engine/convert/presets.js';
 import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
 import { describeKept } from '../model/filter-words.js';
@@ -96,7 +90,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     replace: flags.force === true,
     digest: flags.sha256 === true,
     verify: flags.verify,
-    needsVmcoreinfo: needingVmcoreinfo(flags.for),
+    readers: flags.for,
     signal: interrupt.first,
     onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     onLosses: (losses) => {

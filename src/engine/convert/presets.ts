@@ -1,7 +1,7 @@
 /**
- * Which version of a program opens which output, and the choice of an output for them. Measured on Debian 12: crash
- * 8.0.2, makedumpfile 1.7.2 (built without snappy and zstd), drgn 0.0.22 and libkdumpfile 0.5.1, gdb 13.1, with dumps
- * of a 6.1 guest (test/lab/writers.test.ts).
+ * Which version of a program opens which output, and the choice of an output for them. Measured with what Debian 12 and
+ * 13 have, with dumps of a guest of the same Debian, kernels 6.1 and 6.12; test/lab/writers.test.ts does it again with
+ * whatever is installed.
  */
 
 import { COMPRESSIONS, type Compression } from '../../model/capture.js';
@@ -20,6 +20,14 @@ interface Preset {
   readonly needsVmcoreinfo: boolean;
   /** Opens the parts of a split dump. */
   readonly opensParts: boolean;
+  /** What it filters wrongly, without an error. */
+  readonly misfilters?: readonly Misfilter[];
+}
+
+interface Misfilter {
+  /** Major and minor number of the first kernel. */
+  readonly from: readonly [number, number];
+  readonly what: string;
 }
 
 const ALONE = { needsVmcoreinfo: false, opensParts: false };
@@ -27,6 +35,9 @@ const WITH_VMCOREINFO = { needsVmcoreinfo: true, opensParts: false };
 const IN_PARTS = { needsVmcoreinfo: false, opensParts: true };
 const KDUMP_AND_ELF: Opens = { kdump: COMPRESSIONS, elf: ['none'] };
 const CRASH: Opens = { ...KDUMP_AND_ELF, flattened: COMPRESSIONS };
+
+/** The kernel's own memory is lost then; it goes with user data (8). */
+const SLAB_GOES = 'slab memory goes as user data';
 
 /** In the order of versions. */
 const PRESETS: readonly Preset[] = [
@@ -37,12 +48,19 @@ const PRESETS: readonly Preset[] = [
     version: '1.7.2',
     opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] },
     ...WITH_VMCOREINFO,
+    // makedumpfile's commit 2f53c3a (1.7.3)
+    misfilters: [{ from: [6, 2], what: SLAB_GOES }],
   },
   {
     program: 'makedumpfile',
     version: '1.7.6',
     opens: { kdump: ['zlib', 'lzo', 'zstd', 'none'], elf: ['none'] },
     ...WITH_VMCOREINFO,
+    // makedumpfile's commits 72c3414 (1.7.7) and f50c015 (after 1.7.9)
+    misfilters: [
+      { from: [6, 12], what: 'free pages stay' },
+      { from: [7, 1], what: SLAB_GOES },
+    ],
   },
   { program: 'drgn', version: '0.0.22', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
   { program: 'drgn', version: '0.0.31', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
@@ -103,6 +121,23 @@ export function chooseOutput(wish: OutputWish): OutputChoice {
 /** Those of the readers that open nothing without VMCOREINFO. */
 export function needingVmcoreinfo(readers: readonly string[]): readonly string[] {
   return readers.filter((name) => presetsOf(name).some(({ needsVmcoreinfo }) => needsVmcoreinfo));
+}
+
+/**
+ * Who of the readers filters dumps of this kernel wrongly, one sentence each.
+ * @param release as in `6.12.117+deb13-cloud-amd64`
+ */
+export function misfiltering(readers: readonly string[], release = ''): readonly string[] {
+  const [major = 0, minor = 0] = release.split('.', 2).map((part) => Number.parseInt(part, 10));
+  return readers.flatMap(presetsOf).flatMap((preset) => {
+    const wrong = (preset.misfilters ?? []).filter(
+      ({ from }) => major > from[0] || (major === from[0] && minor >= from[1]),
+    );
+    const what = wrong.map((misfilter) => misfilter.what).join(', ');
+    return wrong.length === 0
+      ? []
+      : [`${nameOf(preset)} filters kernel ${release} wrongly: ${what}; \`-d\` of this command does not`];
+  });
 }
 
 /** zlib first: it opens everywhere. */

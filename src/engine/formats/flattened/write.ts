@@ -4,9 +4,10 @@
  */
 
 import { COMPRESSIONS } from '../../../model/capture.js';
+import { kdumpLosses } from '../kdump/losses.js';
 import { KdumpWriter } from '../kdump/write.js';
 import { type Output, outOfOrder } from '../output.js';
-import { unknownMachine, type WriterFormat } from '../writer.js';
+import type { WriterFormat } from '../writer.js';
 import { FLATTENED_SIGNATURE, HEADER_BYTES, RECORD_HEADER_BYTES, TYPE_AND_VERSION_AT } from './layout.js';
 
 export const flattenedWriter: WriterFormat = {
@@ -18,8 +19,8 @@ export const flattenedWriter: WriterFormat = {
   canSplit: false,
   compressions: COMPRESSIONS,
   contiguous: false,
-  withoutFirmware: 'makedumpfile 1.7.2 could not filter the dump with it',
-  losses: unknownMachine,
+  withoutFirmware: 'makedumpfile could not filter the dump with it',
+  losses: kdumpLosses,
   open: ([output], facts, compression) => new KdumpWriter(new FlattenedOutput(output!), facts, compression),
 };
 

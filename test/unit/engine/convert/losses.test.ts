@@ -55,7 +55,7 @@ test.each(['kdump', 'elf', 'flattened'] as const)('%s: the machine, where nothin
 
 test('who needs VMCOREINFO is told before anything is written', async () => {
   const output = path.join(testFolder(), 'out');
-  const options = { output, needsVmcoreinfo: ['drgn'] };
+  const options = { output, readers: ['drgn'] };
   const error = await rejection(convertBytes(buildElf('load 0 AB').bytes, options));
   expect(error).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringMatching(/^drgn: .*VMCOREINFO/) });
   expect(fs.readdirSync(path.dirname(output))).toEqual([]);
