@@ -43,7 +43,12 @@ export function registerConvert(program: Command, deps: CliDeps): void {
         ...COMPRESSIONS,
       ]),
     )
-    .option('--for <reader>', `what must open it: ${PRESET_NAMES.join(', ')} (repeatable)`, append, [])
+    .option(
+      '--for <reader>',
+      `what must open it: ${PRESET_NAMES.join(', ')}; without a version: each of them (repeatable)`,
+      append,
+      [],
+    )
     .addOption(new Option('-d, --level <0-31>', 'which pages are left out').argParser(parseLevel).default(1))
     .option('--split <n>', 'write n files OUT-1, OUT-2 … with a share of the pages each', parseSplit)
     .option('--force', 'replace OUT if it is there')

@@ -215,6 +215,24 @@ test('ELF: crash sees the system, gdb the kernel at its own addresses, makedumpf
   expect(await system).toContain(`RELEASE: ${lab.kernelRelease}\n`);
 });
 
+test('memory of a graphics card behind the kernel’s last section: makedumpfile fails on kdump, as is said; ELF it filters', async () => {
+  const guest = await lab.guest('vga', { memoryMiB: 200, devices: "<video><model type='vga' vram='16384'/></video>" });
+  await guest.waitReady();
+  const path = join(lab.directory, 'vga.elf');
+  await lab.virsh('dump', '--memory-only', guest.uuid, path);
+  await guest.destroy();
+  const input = { kind: 'file', path } as const;
+  const kdump = await write('vga.kdump', { input });
+  expect(kdump.losses).toContainEqual(expect.stringMatching(/^makedumpfile can't filter this dump again: /));
+  expect(() => refiltered(kdump.path)).toThrow();
+  const elf = await write('vga.converted.elf', { input, format: 'elf', compression: 'none' });
+  expect(elf.losses).toEqual([]);
+  const whole = kdumpfilePages(elf.path, runs);
+  const kept = refiltered(elf.path);
+  expect(kept.every((page, i) => page === '-' || page === whole[i])).toBe(true);
+  expect(kept.filter((page) => page !== '-').length).toBeGreaterThan(1000);
+});
+
 test('flattened through a pipe: makedumpfile -R makes the same dump of it, and stdout carries nothing else', async () => {
   const rearranged = join(lab.directory, 'rearranged');
   const convert = spawn(process.execPath, [MAIN, 'convert', source, '-', '--json'], {

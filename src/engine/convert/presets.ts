@@ -48,7 +48,7 @@ const PRESETS: readonly Preset[] = [
     version: '1.7.2',
     opens: { kdump: ['zlib', 'lzo', 'none'], elf: ['none'] },
     ...WITH_VMCOREINFO,
-    // makedumpfile's commit 2f53c3a (1.7.3)
+    // makedumpfile's commit 5f17bdd (1.7.3)
     misfilters: [{ from: [6, 2], what: SLAB_GOES }],
   },
   {
