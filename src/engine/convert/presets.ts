@@ -34,15 +34,15 @@ const ALONE = { needsVmcoreinfo: false, opensParts: false };
 const WITH_VMCOREINFO = { needsVmcoreinfo: true, opensParts: false };
 const IN_PARTS = { needsVmcoreinfo: false, opensParts: true };
 const KDUMP_AND_ELF: Opens = { kdump: COMPRESSIONS, elf: ['none'] };
-const CRASH: Opens = { ...KDUMP_AND_ELF, flattened: COMPRESSIONS };
+const WITH_FLATTENED: Opens = { ...KDUMP_AND_ELF, flattened: COMPRESSIONS };
 
 /** The kernel's own memory is lost then; it goes with user data (8). */
 const SLAB_GOES = 'slab memory goes as user data';
 
 /** In the order of versions. */
 const PRESETS: readonly Preset[] = [
-  { program: 'crash', version: '8.0.2', opens: CRASH, ...IN_PARTS },
-  { program: 'crash', version: '8.0.6', opens: CRASH, ...IN_PARTS },
+  { program: 'crash', version: '8.0.2', opens: WITH_FLATTENED, ...IN_PARTS },
+  { program: 'crash', version: '8.0.6', opens: WITH_FLATTENED, ...IN_PARTS },
   {
     program: 'makedumpfile',
     version: '1.7.2',
@@ -63,9 +63,9 @@ const PRESETS: readonly Preset[] = [
     ],
   },
   { program: 'drgn', version: '0.0.22', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
-  { program: 'drgn', version: '0.0.31', opens: KDUMP_AND_ELF, ...WITH_VMCOREINFO },
+  { program: 'drgn', version: '0.0.31', opens: WITH_FLATTENED, ...WITH_VMCOREINFO },
   { program: 'libkdumpfile', version: '0.5.1', opens: KDUMP_AND_ELF, ...ALONE },
-  { program: 'libkdumpfile', version: '0.5.4', opens: { ...KDUMP_AND_ELF, flattened: COMPRESSIONS }, ...ALONE },
+  { program: 'libkdumpfile', version: '0.5.4', opens: WITH_FLATTENED, ...ALONE },
   { program: 'gdb', version: '13.1', opens: { elf: ['none'] }, ...ALONE },
   { program: 'gdb', version: '16.3', opens: { elf: ['none'] }, ...ALONE },
 ];

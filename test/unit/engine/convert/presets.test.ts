@@ -28,8 +28,8 @@ test.each([
   ['for gdb', { readers: ['gdb'] }, 'elf none'],
   ['for gdb and makedumpfile', { readers: ['gdb', 'makedumpfile-1.7.2'] }, 'elf none'],
   ['for one makedumpfile, zstd', { readers: ['makedumpfile-1.7.6'], compression: 'zstd' }, 'kdump zstd'],
-  ['for libkdumpfile through a pipe', { readers: ['libkdumpfile-0.5.4'], isPipe: true }, 'flattened zlib'],
-  ['for any libkdumpfile through a pipe', { readers: ['libkdumpfile'], isPipe: true }, 'elf none'],
+  ['for drgn through a pipe', { readers: ['drgn-0.0.31', 'libkdumpfile-0.5.4'], isPipe: true }, 'flattened zlib'],
+  ['for any drgn through a pipe', { readers: ['drgn'], isPipe: true }, 'elf none'],
   ['for makedumpfile through a pipe', { readers: ['makedumpfile'], isPipe: true }, 'elf none'],
 ] as const)('%s: %o gives %s', (_, some, expected) => {
   const { format, compression } = chooseOutput(wish(some));
