@@ -13,7 +13,7 @@ import { FLATTENED_SIGNATURE, HEADER_BYTES, RECORD_HEADER_BYTES, TYPE_AND_VERSIO
 export const flattenedWriter: WriterFormat = {
   name: 'flattened',
   title: 'flattened kdump-compressed',
-  scope: 'for pipes; crash reads it as it is, `makedumpfile -R` makes a dump of it',
+  scope: 'for pipes; crash reads it as it is, so does drgn 0.0.31, `makedumpfile -R` makes a dump of it',
   keeps: 'present, zero, excluded, absent',
   isStream: true,
   canSplit: false,
