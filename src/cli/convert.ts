@@ -2,13 +2,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { ConvertOptions, ConvertResult, Verification } from '../engine/convert/convert.js';
-import {
-  chooseOutput,
-  needingVmcoreinfo,
-  OUTPUT_FORMATS,
-  type OutputFormat,
-  PRESET_NAMES,
-} from '../engine/convert/presets.js';
+import { chooseOutput, OUTPUT_FORMATS, type OutputFormat, PRESET_NAMES } from '../engine/convert/presets.js';
 import { COMPRESSIONS, type Compression } from '../model/capture.js';
 import { VmcorralError } from '../model/errors.js';
 import { describeDoubts } from '../model/filter-words.js';
@@ -49,7 +43,12 @@ export function registerConvert(program: Command, deps: CliDeps): void {
         ...COMPRESSIONS,
       ]),
     )
-    .option('--for <reader>', `what must open it: ${PRESET_NAMES.join(', ')} (repeatable)`, append, [])
+    .option(
+      '--for <reader>',
+      `what must open it: ${PRESET_NAMES.join(', ')}; without a version: each of them (repeatable)`,
+      append,
+      [],
+    )
     .addOption(new Option('-d, --level <0-31>', 'which pages are left out').argParser(parseLevel).default(1))
     .option('--split <n>', 'write n files OUT-1, OUT-2 … with a share of the pages each', parseSplit)
     .option('--force', 'replace OUT if it is there')
@@ -96,7 +95,7 @@ async function runConvert(input: string, output: string, flags: ConvertFlags, de
     replace: flags.force === true,
     digest: flags.sha256 === true,
     verify: flags.verify,
-    needsVmcoreinfo: needingVmcoreinfo(flags.for),
+    readers: flags.for,
     signal: interrupt.first,
     onProgress: (bytesDone, bytesTotal, phase) => progress.update(input, { phase, bytesDone, bytesTotal }),
     onLosses: (losses) => {

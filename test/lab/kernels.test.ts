@@ -3,7 +3,7 @@
  * against makedumpfile page for page where it knows the kernel, and against plain Python where it doesn't.
  *
  * Differences that are allowed, and why:
- * - makedumpfile 1.7.6 (Debian 13) leaves out no free page of 6.12 and later, and doesn't say so: it tests page types as bits,
+ * - makedumpfile 1.7.6 (Debian 13) leaves out no free page of 6.12 and later: it tests page types as bits,
  *   and all of them look like slab (mended in 1.7.7). All else is equal.
  * - On 7.1 and later it does not know that `page.compound_head` is called `compound_info`, and takes the second page of each
  *   compound page for one of its own: it leaves out slab memory as user data (1.7.9 too). Levels without user data are right.

@@ -15,6 +15,7 @@ import { ConversionThreads } from './conversion-threads.js';
 import { FifoEnd } from './fifo-end.js';
 import type { CoordinatorInput, CoordinatorOutput, Written } from './messages.js';
 import { OutputFiles } from './output-files.js';
+import { misfiltering, needingVmcoreinfo } from './presets.js';
 import { type Reader, readersOfOutput } from './readers.js';
 import type { ConvertPhase } from './slots.js';
 
@@ -50,8 +51,8 @@ export interface ConvertOptions {
   readonly replace?: boolean;
   /** Threads that compress; default: number of cores. */
   readonly workers?: number;
-  /** Programs that must open the result and open none without VMCOREINFO; for the message. */
-  readonly needsVmcoreinfo?: readonly string[];
+  /** Names of presets that must open the result. */
+  readonly readers?: readonly string[];
   /** False: what was written is not compared with the input; for who keeps the input and is in a hurry. */
   readonly verify?: boolean;
   /** SHA-256 of each file: a tenth of the work with quick compression, so only for who keeps it. Of a pipe always. */
@@ -196,8 +197,9 @@ async function runThreads(
   };
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const { losses, hasVmcoreinfo } = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
-    if (!hasVmcoreinfo) refuseWithoutVmcoreinfo(options.needsVmcoreinfo);
+    const planned = await threads.plan(input.kind === 'fifo' ? input.onOpen : () => undefined);
+    if (!planned.hasVmcoreinfo) refuseWithoutVmcoreinfo(needingVmcoreinfo(options.readers ?? []));
+    const losses = [...planned.losses, ...misfiltering(options.readers ?? [], planned.release)];
     if (losses.length > 0) options.onLosses?.(losses);
     const written = await threads.convert();
     const sha256 = await checked(written, threads, options);
@@ -208,7 +210,7 @@ async function runThreads(
   }
 }
 
-function refuseWithoutVmcoreinfo(readers: readonly string[] = []): void {
+function refuseWithoutVmcoreinfo(readers: readonly string[]): void {
   if (readers.length === 0) return;
   throw new VmcorralError(
     'UNSUPPORTED',

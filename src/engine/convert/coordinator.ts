@@ -7,6 +7,7 @@ import { VmcorralError } from '../../model/errors.js';
 import { ZERO_PAGE } from '../formats/output.js';
 import type { DumpWriter } from '../formats/writer.js';
 import { writerOf } from '../formats/writers.js';
+import { Vmcoreinfo } from '../linux/vmcoreinfo.js';
 import { BatchList } from './batches.js';
 import { FifoFeed } from './fifo-feed.js';
 import { cancelled, FifoStream } from './fifo-stream.js';
@@ -61,7 +62,9 @@ function plan(): Planned {
     });
   }
   const losses = [...feed.losses, ...writerOf(task.format).losses(feed)];
-  return { kind: 'planned', losses, hasVmcoreinfo: hasVmcoreinfo(feed) };
+  const vmcoreinfo = vmcoreinfoOf(feed);
+  const release = vmcoreinfo === undefined ? undefined : Vmcoreinfo.parse(vmcoreinfo.desc).release;
+  return { kind: 'planned', losses, hasVmcoreinfo: vmcoreinfo !== undefined, release };
 }
 
 function convert(): Written {
@@ -80,7 +83,7 @@ function closeFeed(): void {
   if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
 }
 
-const hasVmcoreinfo = ({ notes }: PageFeed): boolean => notes.some(({ owner }) => owner === 'VMCOREINFO');
+const vmcoreinfoOf = ({ notes }: PageFeed) => notes.find(({ owner }) => owner === 'VMCOREINFO');
 
 function openFeed(input: CoordinatorInput): PageFeed {
   const { withoutFirmware } = writerOf(task.format);
@@ -188,7 +191,7 @@ class Conversion {
         excluded: ramPages - keptPages,
         written: keptPages - this.#zeroPages,
       },
-      hasVmcoreinfo: hasVmcoreinfo(this.#feed),
+      hasVmcoreinfo: vmcoreinfoOf(this.#feed) !== undefined,
       inputBytes,
       outputBytes,
       sha256: this.#target.close(),

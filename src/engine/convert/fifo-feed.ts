@@ -78,6 +78,11 @@ export class FifoFeed implements PageFeed {
     return undefined;
   }
 
+  /** The memory that would tell has not come yet. */
+  sectionsEnd(): undefined {
+    return undefined;
+  }
+
   get inputBytes(): number {
     return this.#stream.position;
   }

@@ -10,7 +10,7 @@ import type { PageBitmap } from '../image/page-bitmap.js';
 import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
 import { kernelMapsOf } from '../linux/kernel-maps.js';
-import { planFilter } from '../linux/pages/page-filter.js';
+import { planFilter, sectionsEnd } from '../linux/pages/page-filter.js';
 import { firmwareLoss, highestFirmware } from './firmware.js';
 import { KeptRuns } from './kept-runs.js';
 import type { Batch, PageFeed } from './page-feed.js';
@@ -103,6 +103,10 @@ export class FileFeed implements PageFeed {
 
   kernelMaps(): KernelMaps | undefined {
     return this.#found === undefined ? undefined : kernelMapsOf(this.#image, this.#found);
+  }
+
+  sectionsEnd(): number | undefined {
+    return sectionsEnd(this.#image, this.#found);
   }
 
   fill(

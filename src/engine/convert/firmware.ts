@@ -9,7 +9,7 @@ const MAX_FIRMWARE_BYTES = 8 << 20;
 /**
  * Where QEMU's dump has the firmware ROM as its highest memory: a range of its own that ends at 4 GiB. It is left out
  * of what we write, as makedumpfile does: with it, the highest page number lies far beyond the kernel's last memory
- * section, and makedumpfile 1.7.2 then looks for the page bitmap in the wrong place and can't filter the dump again.
+ * section, and makedumpfile then looks for the page bitmap in the wrong place (formats/kdump/losses.ts).
  * With RAM above 4 GiB the ROM does no harm and stays, and so it does in formats without such a bitmap (WriterFormat).
  * @param ranges normalized
  */

@@ -76,6 +76,8 @@ export interface Planned {
   /** What of the input the output can't hold. */
   readonly losses: readonly string[];
   readonly hasVmcoreinfo: boolean;
+  /** The kernel's, as VMCOREINFO names it. */
+  readonly release: string | undefined;
 }
 
 /** All bytes are out; files are neither verified nor certainly on the disk. */

@@ -23,6 +23,8 @@ export interface DumpFacts {
   eachKeptRun(visit: (firstPage: number, pageCount: number) => void): void;
   /** Takes a while on a large image. Undefined where no kernel was proven. */
   kernelMaps(): KernelMaps | undefined;
+  /** The page number after the kernel's last memory section. Undefined where no kernel was proven. */
+  sectionsEnd(): number | undefined;
 }
 
 /** What a reader of the finished output must find there. */

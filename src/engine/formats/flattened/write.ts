@@ -4,22 +4,23 @@
  */
 
 import { COMPRESSIONS } from '../../../model/capture.js';
+import { kdumpLosses } from '../kdump/losses.js';
 import { KdumpWriter } from '../kdump/write.js';
 import { type Output, outOfOrder } from '../output.js';
-import { unknownMachine, type WriterFormat } from '../writer.js';
+import type { WriterFormat } from '../writer.js';
 import { FLATTENED_SIGNATURE, HEADER_BYTES, RECORD_HEADER_BYTES, TYPE_AND_VERSION_AT } from './layout.js';
 
 export const flattenedWriter: WriterFormat = {
   name: 'flattened',
   title: 'flattened kdump-compressed',
-  scope: 'for pipes; crash reads it as it is, `makedumpfile -R` makes a dump of it',
+  scope: 'for pipes; crash reads it as it is, so does drgn 0.0.31, `makedumpfile -R` makes a dump of it',
   keeps: 'present, zero, excluded, absent',
   isStream: true,
   canSplit: false,
   compressions: COMPRESSIONS,
   contiguous: false,
-  withoutFirmware: 'makedumpfile 1.7.2 could not filter the dump with it',
-  losses: unknownMachine,
+  withoutFirmware: 'makedumpfile could not filter the dump with it',
+  losses: kdumpLosses,
   open: ([output], facts, compression) => new KdumpWriter(new FlattenedOutput(output!), facts, compression),
 };
 

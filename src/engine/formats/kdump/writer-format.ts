@@ -1,7 +1,8 @@
 /** kdump-compressed as a format that is written. */
 
 import { COMPRESSIONS } from '../../../model/capture.js';
-import { unknownMachine, type WriterFormat } from '../writer.js';
+import type { WriterFormat } from '../writer.js';
+import { kdumpLosses } from './losses.js';
 import { SplitKdumpWriter } from './split-writer.js';
 import { KdumpWriter } from './write.js';
 
@@ -14,8 +15,8 @@ export const kdumpWriter: WriterFormat = {
   canSplit: true,
   compressions: COMPRESSIONS,
   contiguous: false,
-  withoutFirmware: 'makedumpfile 1.7.2 could not filter the dump with it',
-  losses: unknownMachine,
+  withoutFirmware: 'makedumpfile could not filter the dump with it',
+  losses: kdumpLosses,
   open: (outputs, facts, compression) =>
     outputs.length === 1
       ? new KdumpWriter(outputs[0]!, facts, compression)

@@ -76,12 +76,20 @@ export function forEachClass(
   return undefined;
 }
 
+/** The page number after the kernel's last memory section; undefined where the page array is not found. */
+export function sectionsEnd(image: MemoryImage, found: FoundVmcoreinfo | undefined): number | undefined {
+  const array = findPageArray(image, found);
+  return 'refusal' in array ? undefined : array.sectionsEnd;
+}
+
 interface PageArray {
   readonly info: Vmcoreinfo;
   /** Where VMCOREINFO lies in guest memory, where that is known. */
   readonly physical: number | undefined;
   readonly kernel: ProvenKernel;
   readonly layout: PageLayout;
+  /** The page number after the last section. */
+  readonly sectionsEnd: number;
   /** Clipped to the image's RAM. */
   readonly pieces: readonly MemMapPiece[];
 }
@@ -103,7 +111,8 @@ function findPageArray(
   }
   const memMap = findMemMap(kernel.space, info, layout, pageLimit(ram));
   if ('refusal' in memMap) return { refusal: `the kernel's page array was not found: ${memMap.refusal}` };
-  return { info, physical: found.physical, kernel, layout, pieces: clipPieces(memMap.pieces, ram, layout) };
+  const pieces = clipPieces(memMap.pieces, ram, layout);
+  return { info, physical: found.physical, kernel, layout, sectionsEnd: pageLimit(memMap.pieces), pieces };
 }
 
 /** The parts of the pieces that describe RAM of the image. */

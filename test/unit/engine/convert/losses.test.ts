@@ -53,9 +53,15 @@ test.each(['kdump', 'elf', 'flattened'] as const)('%s: the machine, where nothin
   expect(losses).toContainEqual(expect.stringMatching(/tells the machine.*x86-64$/));
 });
 
+test('a reader that filters dumps of this kernel wrongly', async () => {
+  const { bytes } = buildElf('note VMCOREINFO 0 OSRELEASE=6.12.1-test\\nPAGESIZE=4096\nload 0 AB');
+  const { losses } = await said(bytes, 'kdump', { readers: ['makedumpfile-1.7.6'] });
+  expect(losses).toEqual([expect.stringMatching(/^makedumpfile-1.7.6 filters kernel 6.12.1-test wrongly: free pages/)]);
+});
+
 test('who needs VMCOREINFO is told before anything is written', async () => {
   const output = path.join(testFolder(), 'out');
-  const options = { output, needsVmcoreinfo: ['drgn'] };
+  const options = { output, readers: ['drgn'] };
   const error = await rejection(convertBytes(buildElf('load 0 AB').bytes, options));
   expect(error).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringMatching(/^drgn: .*VMCOREINFO/) });
   expect(fs.readdirSync(path.dirname(output))).toEqual([]);

@@ -1,5 +1,11 @@
 import { expect, test } from 'vitest';
-import { chooseOutput, needingVmcoreinfo, type OutputWish, PRESET_NAMES } from '#src/engine/convert/presets.js';
+import {
+  chooseOutput,
+  misfiltering,
+  needingVmcoreinfo,
+  type OutputWish,
+  PRESET_NAMES,
+} from '#src/engine/convert/presets.js';
 import { errorOf } from '../../../builders/engine-files.js';
 
 const wish = (some: Partial<OutputWish>): OutputWish => ({
@@ -21,6 +27,9 @@ test.each([
   ['for crash, in parts', { readers: ['crash'], parts: 3 }, 'kdump zlib'],
   ['for gdb', { readers: ['gdb'] }, 'elf none'],
   ['for gdb and makedumpfile', { readers: ['gdb', 'makedumpfile-1.7.2'] }, 'elf none'],
+  ['for one makedumpfile, zstd', { readers: ['makedumpfile-1.7.6'], compression: 'zstd' }, 'kdump zstd'],
+  ['for drgn through a pipe', { readers: ['drgn-0.0.31', 'libkdumpfile-0.5.4'], isPipe: true }, 'flattened zlib'],
+  ['for any drgn through a pipe', { readers: ['drgn'], isPipe: true }, 'elf none'],
   ['for makedumpfile through a pipe', { readers: ['makedumpfile'], isPipe: true }, 'elf none'],
 ] as const)('%s: %o gives %s', (_, some, expected) => {
   const { format, compression } = chooseOutput(wish(some));
@@ -43,6 +52,22 @@ test.each([
 
 test('every reader has something that it opens', () => {
   for (const name of PRESET_NAMES) expect(chooseOutput(wish({ readers: [name] })).format).toBeDefined();
+});
+
+test.each([
+  [['crash', 'drgn'], '7.2.13', []],
+  [['makedumpfile'], '6.1.0-56-cloud-amd64', []],
+  [['makedumpfile'], undefined, []],
+  [['makedumpfile'], '6.2.0', [/^makedumpfile-1.7.2 filters kernel 6.2.0 wrongly: slab memory/]],
+  [['makedumpfile-1.7.6'], '6.11.9', []],
+  [
+    ['makedumpfile'],
+    '6.12.117+deb13',
+    [/^makedumpfile-1.7.2 .*: slab memory/, /^makedumpfile-1.7.6 .*: free pages stay;/],
+  ],
+  [['makedumpfile-1.7.6'], '7.2.13', [/: free pages stay, slab memory goes/]],
+] as const)('%o on kernel %s: what they filter wrongly', (readers, release, said) => {
+  expect(misfiltering(readers, release)).toEqual(said.map((pattern) => expect.stringMatching(pattern)));
 });
 
 test('those that open nothing without VMCOREINFO are told apart', () => {

@@ -103,6 +103,7 @@ test('an image of too many pieces has small gaps closed; only what stays too man
       for (const [first, count] of runs) visit(first, count);
     },
     kernelMaps: () => undefined,
+    sectionsEnd: () => undefined,
   });
   const runs = [
     [0, 1],

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import type { Note } from '#src/engine/image/memory-image.js';
 import { findVmcoreinfo } from '#src/engine/linux/find-kernel.js';
 import { classifyPages, LEVEL, PageClass, WINDOW_PAGES } from '#src/engine/linux/pages/classify.js';
-import { planFilter } from '#src/engine/linux/pages/page-filter.js';
+import { planFilter, sectionsEnd } from '#src/engine/linux/pages/page-filter.js';
 import { type PageLayout, pageLayout } from '#src/engine/linux/pages/page-layout.js';
 import { PLACES, qemuCpuNote, STEXT } from '../../../../builders/linux-guest.js';
 import {
@@ -132,6 +132,12 @@ describe('pages that a level leaves out', () => {
   test('a block that is cut by the end of RAM is left out as far as there is RAM', () => {
     expect(left(buildPages('0x3fff free order=0\n0x3ffc anon order=1'), 31)).toBe('3ffc-3ffd 3fff-3fff');
   });
+});
+
+test('where the last section ends', () => {
+  const { image, found } = buildPages('');
+  expect(sectionsEnd(image, found)).toBe(2 ** (27 - 12));
+  expect(sectionsEnd(image, { ...found, kernel: undefined as never })).toBeUndefined();
 });
 
 describe('what can not be', () => {
