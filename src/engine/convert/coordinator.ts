@@ -7,6 +7,7 @@ import { VmcorralError } from '../../model/errors.js';
 import { ZERO_PAGE } from '../formats/output.js';
 import type { DumpWriter } from '../formats/writer.js';
 import { writerOf } from '../formats/writers.js';
+import { foundIn } from '../image/elf-notes.js';
 import { BatchList } from './batches.js';
 import { FifoFeed } from './fifo-feed.js';
 import { cancelled, FifoStream } from './fifo-stream.js';
@@ -61,7 +62,7 @@ function plan(): Planned {
     });
   }
   const losses = [...feed.losses, ...writerOf(task.format).losses(feed)];
-  return { kind: 'planned', losses, hasVmcoreinfo: hasVmcoreinfo(feed) };
+  return { kind: 'planned', losses, hasVmcoreinfo: foundIn(feed.notes).hasVmcoreinfo };
 }
 
 function convert(): Written {
@@ -79,8 +80,6 @@ function closeFeed(): void {
   feed = undefined;
   if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
 }
-
-const hasVmcoreinfo = ({ notes }: PageFeed): boolean => notes.some(({ owner }) => owner === 'VMCOREINFO');
 
 function openFeed(input: CoordinatorInput): PageFeed {
   const { withoutFirmware } = writerOf(task.format);
@@ -188,7 +187,7 @@ class Conversion {
         excluded: ramPages - keptPages,
         written: keptPages - this.#zeroPages,
       },
-      hasVmcoreinfo: hasVmcoreinfo(this.#feed),
+      found: foundIn(this.#feed.notes),
       inputBytes,
       outputBytes,
       sha256: this.#target.close(),
