@@ -263,7 +263,7 @@ function resultOf(
   files: OutputFiles | undefined,
   sha256: readonly string[],
 ): ConvertResult {
-  const { pages, inputBytes, outputBytes, hasVmcoreinfo, expected } = written;
+  const { pages, inputBytes, outputBytes, expected } = written;
   const slow = codecWarning(compression);
   return {
     format,
@@ -281,7 +281,7 @@ function resultOf(
     verification: verificationOf(files !== undefined, compression, verify !== false),
     losses,
     ...(expected.map === undefined ? {} : { map: expected.map }),
-    readers: readersOfOutput(format, compression, hasVmcoreinfo, outputBytes.length),
+    readers: readersOfOutput(format, compression, written.found, outputBytes.length),
     warnings: slow === undefined ? written.warnings : [...written.warnings, slow],
   };
 }

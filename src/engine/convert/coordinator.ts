@@ -7,6 +7,7 @@ import { VmcorralError } from '../../model/errors.js';
 import { ZERO_PAGE } from '../formats/output.js';
 import type { DumpWriter } from '../formats/writer.js';
 import { writerOf } from '../formats/writers.js';
+import { foundIn } from '../image/elf-notes.js';
 import { Vmcoreinfo } from '../linux/vmcoreinfo.js';
 import { BatchList } from './batches.js';
 import { FifoFeed } from './fifo-feed.js';
@@ -62,7 +63,7 @@ function plan(): Planned {
     });
   }
   const losses = [...feed.losses, ...writerOf(task.format).losses(feed)];
-  const vmcoreinfo = vmcoreinfoOf(feed);
+  const vmcoreinfo = feed.notes.find(({ owner }) => owner === 'VMCOREINFO');
   const release = vmcoreinfo === undefined ? undefined : Vmcoreinfo.parse(vmcoreinfo.desc).release;
   return { kind: 'planned', losses, hasVmcoreinfo: vmcoreinfo !== undefined, release };
 }
@@ -82,8 +83,6 @@ function closeFeed(): void {
   feed = undefined;
   if (task.input.kind === 'fifo') detach(task.input.fd, task.input.emptyFd);
 }
-
-const vmcoreinfoOf = ({ notes }: PageFeed) => notes.find(({ owner }) => owner === 'VMCOREINFO');
 
 function openFeed(input: CoordinatorInput): PageFeed {
   const { withoutFirmware } = writerOf(task.format);
@@ -191,7 +190,7 @@ class Conversion {
         excluded: ramPages - keptPages,
         written: keptPages - this.#zeroPages,
       },
-      hasVmcoreinfo: vmcoreinfoOf(this.#feed) !== undefined,
+      found: foundIn(this.#feed.notes),
       inputBytes,
       outputBytes,
       sha256: this.#target.close(),

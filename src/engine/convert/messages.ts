@@ -7,6 +7,7 @@ import type { FilterReport, PageCounts } from '../../model/manifest.js';
 import type { OpenChoices } from '../formats/format.js';
 import type { Expected } from '../formats/writer.js';
 import type { OutputFormat } from '../formats/writers.js';
+import type { NotesFound } from '../image/elf-notes.js';
 import type { Batches } from './batches.js';
 import type { SharedMemory } from './slots.js';
 
@@ -84,7 +85,7 @@ export interface Planned {
 export interface Written {
   readonly kind: 'written';
   readonly pages: PageCounts;
-  readonly hasVmcoreinfo: boolean;
+  readonly found: NotesFound;
   readonly inputBytes: number;
   /** Of each file. */
   readonly outputBytes: readonly number[];

@@ -5,6 +5,7 @@
 
 import type { Compression } from '../../model/capture.js';
 import type { OutputFormat } from '../formats/writers.js';
+import { foundIn, type NotesFound } from '../image/elf-notes.js';
 import type { MemoryImage } from '../image/memory-image.js';
 import { Vmcoreinfo } from '../linux/vmcoreinfo.js';
 
@@ -25,19 +26,19 @@ export function readersOf(image: MemoryImage): readonly Reader[] {
   if (image.format === 'qemu-stream') return STREAM_READERS;
   return image.format === 'elf'
     ? elfReaders(hasVmcoreinfo, remark)
-    : kdumpReaders(String(image.facts.compression ?? 'zlib'), hasVmcoreinfo, remark);
+    : kdumpReaders(String(image.facts.compression ?? 'zlib'), { ...foundIn(image.notes), hasVmcoreinfo }, remark);
 }
 
 /** Of what a conversion writes. */
 export function readersOfOutput(
   format: OutputFormat,
   compression: Compression,
-  hasVmcoreinfo: boolean,
+  found: NotesFound,
   files: number,
 ): readonly Reader[] {
-  if (format === 'elf') return outputElfReaders(hasVmcoreinfo);
+  if (format === 'elf') return outputElfReaders(found.hasVmcoreinfo);
   if (format === 'raw') return [];
-  const readers = kdumpReaders(compression, hasVmcoreinfo, '');
+  const readers = kdumpReaders(compression, found, '');
   if (format === 'flattened') return readers.map((reader) => (reader.name === 'crash' ? reader : rearranged(reader)));
   return files === 1 ? readers : readers.map(ofParts);
 }
@@ -110,8 +111,10 @@ const MAKEDUMPFILE_REMARKS: Readonly<Record<string, string>> = {
   zstd: 'if built with zstd',
 };
 
-function kdumpReaders(compression: string, hasVmcoreinfo: boolean, remark: string): Reader[] {
+function kdumpReaders(compression: string, { hasVmcoreinfo, hasRegisters }: NotesFound, remark: string): Reader[] {
   const needsNote = 'needs VMCOREINFO in the notes';
+  // libkdumpfile 0.5.1 counts CPUs by their registers, and drgn 0.0.22 wants that number for every stack; 0.0.31 does not.
+  const drgn = `if built with libkdumpfile${hasRegisters ? '' : '; without registers 0.0.22 shows no stacks'}`;
   return [
     { name: 'crash', opens: true, remark: remark || 'with the debug vmlinux' },
     {
@@ -119,7 +122,7 @@ function kdumpReaders(compression: string, hasVmcoreinfo: boolean, remark: strin
       opens: hasVmcoreinfo,
       remark: hasVmcoreinfo ? (MAKEDUMPFILE_REMARKS[compression] ?? '') : needsNote,
     },
-    { name: 'drgn', opens: hasVmcoreinfo, remark: hasVmcoreinfo ? 'if built with libkdumpfile' : needsNote },
+    { name: 'drgn', opens: hasVmcoreinfo, remark: hasVmcoreinfo ? drgn : needsNote },
     { name: 'gdb', opens: false, remark: 'reads ELF only' },
   ];
 }

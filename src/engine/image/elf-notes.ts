@@ -19,6 +19,19 @@ export interface NotePlace {
   readonly offset: number;
 }
 
+/** What readers find in a file's notes. */
+export interface NotesFound {
+  readonly hasVmcoreinfo: boolean;
+  readonly hasRegisters: boolean;
+}
+
+export function foundIn(notes: readonly Note[]): NotesFound {
+  return {
+    hasVmcoreinfo: notes.some(({ owner }) => owner === 'VMCOREINFO'),
+    hasRegisters: notes.some(({ owner, type }) => owner === 'CORE' && type === NT_PRSTATUS),
+  };
+}
+
 const padded = (size: number): number => (size + 3) & ~3;
 
 /**
