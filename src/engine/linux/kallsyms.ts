@@ -72,7 +72,7 @@ function readTokens(memory: KernelMemory, table: bigint | undefined, index: bigi
 
 /**
  * Each name: its number of tokens in one byte, or two if the first has bit 7; then the tokens; type letter first. Of some
- * hundred thousand names next to all are told apart by their length and the case of their letter, and never put together.
+ * hundred thousand names next to all are told apart by their first token or their length, and never put together.
  */
 function indexesOfNames(
   space: AddressSpace,
@@ -82,27 +82,63 @@ function indexesOfNames(
   wanted: ReadonlySet<string>,
   statics: ReadonlySet<string>,
 ): Map<string, number> {
-  const names = new NameTable(space, start);
-  const lengths = Uint16Array.from(tokens, (token) => token.length);
-  // The type letter is upper case for global symbols: a static one of the same name is not meant.
-  const isGlobal = tokens.map((token) => /^[A-Z]/.test(token));
-  const [globalLengths, staticLengths] = [lettersOf(wanted), lettersOf(statics)];
-  const mayBegin = Uint8Array.from(tokens, (token, i) => Number(beginsOne(isGlobal[i] ? wanted : statics, token)));
-  const all = wanted.size + statics.size;
-  const indexes = new Map<string, number>();
-  for (let index = 0; index < count && indexes.size < all && names.next(); index++) {
-    const { bytes, at, limit } = names;
-    if (mayBegin[bytes[at]!] === 0) continue;
-    const isOfGlobal = isGlobal[bytes[at]!];
-    let letters = 0;
-    for (let i = at; i < limit; i++) letters += lengths[bytes[i]!]!;
-    if (!(isOfGlobal ? globalLengths : staticLengths).has(letters)) continue;
-    let name = '';
-    for (let i = at; i < limit; i++) name += tokens[bytes[i]!];
-    name = name.slice(1);
-    if ((isOfGlobal ? wanted : statics).has(name)) indexes.set(name, index);
+  const names = new NameBlocks(space, start);
+  const search = new NameSearch(tokens, wanted, statics);
+  const { mayBegin, indexes } = search;
+  let at = 0;
+  for (let index = 0; index < count && indexes.size < search.size; at = 0) {
+    const { bytes } = names;
+    for (; index < count && at + 1 < bytes.length; index++) {
+      const first = bytes[at]!;
+      const isLong = (first & 0x80) !== 0;
+      const length = isLong ? (first & 0x7f) | (bytes[at + 1]! << 7) : first;
+      if (length === 0 || length > MAX_NAME_TOKENS) return indexes;
+      const begin = at + (isLong ? 2 : 1);
+      if (begin + length > bytes.length) break;
+      at = begin + length;
+      if (mayBegin[bytes[begin]!] !== 0) search.look(index, bytes, begin, at);
+    }
+    if (!names.next(at)) break;
   }
   return indexes;
+}
+
+class NameSearch {
+  readonly indexes = new Map<string, number>();
+  /** Of each token: whether a name that is looked for begins with it. */
+  readonly mayBegin: Uint8Array;
+  readonly size: number;
+  readonly #isGlobal: readonly boolean[];
+  readonly #lengths: Uint16Array;
+  readonly #globalLengths: ReadonlySet<number>;
+  readonly #staticLengths: ReadonlySet<number>;
+
+  constructor(
+    private readonly tokens: readonly string[],
+    private readonly wanted: ReadonlySet<string>,
+    private readonly statics: ReadonlySet<string>,
+  ) {
+    // The type letter is upper case for global symbols: a static one of the same name is not meant.
+    this.#isGlobal = tokens.map((token) => /^[A-Z]/.test(token));
+    this.#lengths = Uint16Array.from(tokens, (token) => token.length);
+    [this.#globalLengths, this.#staticLengths] = [lettersOf(wanted), lettersOf(statics)];
+    this.mayBegin = Uint8Array.from(tokens, (token, i) =>
+      Number(beginsOne(this.#isGlobal[i] ? wanted : statics, token)),
+    );
+    this.size = wanted.size + statics.size;
+  }
+
+  /** The tokens of a name stand from `begin` to `end`. */
+  look(index: number, bytes: Uint8Array, begin: number, end: number): void {
+    const isGlobal = this.#isGlobal[bytes[begin]!];
+    let letters = 0;
+    for (let i = begin; i < end; i++) letters += this.#lengths[bytes[i]!]!;
+    if (!(isGlobal ? this.#globalLengths : this.#staticLengths).has(letters)) return;
+    let name = '';
+    for (let i = begin; i < end; i++) name += this.tokens[bytes[i]!];
+    name = name.slice(1);
+    if ((isGlobal ? this.wanted : this.statics).has(name)) this.indexes.set(name, index);
+  }
 }
 
 /** Whether one of the names begins like the token, which has the type letter before it. */
@@ -115,11 +151,9 @@ function beginsOne(names: ReadonlySet<string>, token: string): boolean {
 const lettersOf = (names: ReadonlySet<string>): ReadonlySet<number> =>
   new Set([...names].map(({ length }) => length + 1));
 
-/** Walks over the names; the tokens of the current one stand in `bytes`, from `at` to `limit`. */
-class NameTable {
+/** The table, piece by piece. */
+class NameBlocks {
   bytes: Uint8Array = new Uint8Array();
-  at = 0;
-  limit = 0;
   readonly #memory: KernelMemory;
   /** Address of `bytes`. */
   #start: bigint;
@@ -128,33 +162,28 @@ class NameTable {
   constructor(space: AddressSpace, start: bigint) {
     this.#memory = new KernelMemory(space);
     this.#start = start;
+    this.#load();
   }
 
-  /** False where no name is, or none can be read. */
-  next(): boolean {
-    if (!this.#has(2)) return false;
-    const first = this.bytes[this.limit]!;
-    const isLong = (first & 0x80) !== 0;
-    const headBytes = isLong ? 2 : 1;
-    const tokens = isLong ? (first & 0x7f) | (this.bytes[this.limit + 1]! << 7) : first;
-    if (tokens === 0 || tokens > MAX_NAME_TOKENS || !this.#has(headBytes + tokens)) return false;
-    this.at = this.limit + headBytes;
-    this.limit = this.at + tokens;
-    return true;
-  }
-
-  /** Whether so many bytes follow; brings them into `bytes`, and more where there are more. */
-  #has(length: number): boolean {
-    if (this.limit + length <= this.bytes.length) return true;
-    this.#start += BigInt(this.limit);
-    this.#passed += this.limit;
-    this.limit = 0;
+  /** Lets `bytes` begin so many bytes later. False where there is nothing more that can be read. */
+  next(bytes: number): boolean {
+    // What is left is no whole name, though all is there that could be read.
+    if (bytes === 0) return false;
+    this.#start += BigInt(bytes);
+    this.#passed += bytes;
     if (this.#passed > MAX_NAMES_BYTES) return false;
+    this.#load();
+    return this.bytes.length > 0;
+  }
+
+  /** Up to the first page that is missing, where the block is not whole: a name may reach into the next page. */
+  #load(): void {
     const restOfPage = PAGE_BYTES - Number(this.#start % BigInt(PAGE_BYTES));
     const view =
-      this.#memory.view(this.#start, BLOCK_BYTES) ?? this.#memory.view(this.#start, Math.max(length, restOfPage));
+      this.#memory.view(this.#start, BLOCK_BYTES) ??
+      this.#memory.view(this.#start, restOfPage + PAGE_BYTES) ??
+      this.#memory.view(this.#start, restOfPage);
     this.bytes = view === undefined ? new Uint8Array() : new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    return length <= this.bytes.length;
   }
 }
 

@@ -14,6 +14,8 @@ export interface AddressSpace {
   readonly levels: number;
   /** Physical address, or undefined where nothing is mapped or a page table is not in the image. */
   translate(address: bigint): number | undefined;
+  /** All that is mapped by the same entry as `address`. */
+  leafOf(address: bigint): Leaf | undefined;
   /**
    * Fills `into` from virtual `address`. What is not mapped or not in the image reads as zero.
    * @returns bytes that were really there
@@ -25,6 +27,13 @@ export interface AddressSpace {
    * @returns false when `limit` tables were not enough
    */
   walkKernel(visitor: MappingVisitor, limit: number): boolean;
+}
+
+/** What the last page-table entry on the way to an address maps. */
+export interface Leaf {
+  readonly first: bigint;
+  readonly bytes: bigint;
+  readonly physical: number;
 }
 
 /** Addresses and sizes in bytes. */
@@ -54,12 +63,6 @@ interface Scheme {
   decode(entry: bigint, shift: number): Entry;
 }
 
-interface Leaf {
-  readonly first: bigint;
-  readonly bytes: bigint;
-  readonly physical: number;
-}
-
 const NONE: Entry = { kind: 'none' };
 /** Page tables kept: 512 × 4 KiB (64 KiB granule: 32 MiB). */
 const MAX_CACHED_TABLES = 512;
@@ -83,7 +86,7 @@ class PageTableSpace implements AddressSpace {
   }
 
   translate(address: bigint): number | undefined {
-    const leaf = this.#leafOf(address);
+    const leaf = this.leafOf(address);
     return leaf === undefined ? undefined : leaf.physical + Number(address - leaf.first);
   }
 
@@ -96,7 +99,7 @@ class PageTableSpace implements AddressSpace {
         into.fill(0, at);
         break;
       }
-      const leaf = this.#leafOf(here);
+      const leaf = this.leafOf(here);
       const end = leaf === undefined ? this.#endOfPage(here) : leaf.first + leaf.bytes;
       const piece = into.subarray(at, at + Math.min(into.length - at, Number(end - here)));
       if (leaf === undefined) piece.fill(0);
@@ -112,7 +115,7 @@ class PageTableSpace implements AddressSpace {
   }
 
   /** Walks from the top; as many steps as there are levels, so a table that points to itself can't hold it. */
-  #leafOf(address: bigint): Leaf | undefined {
+  leafOf(address: bigint): Leaf | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.first && address < last.first + last.bytes) return last;
     const { shifts, topEntries, tableBytes } = this.#scheme;

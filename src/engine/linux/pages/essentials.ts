@@ -113,9 +113,12 @@ function visitVirtual(
 ): void {
   if (bytes <= 0) return;
   const end = address + BigInt(Math.min(bytes, MAX_AREA_BYTES));
-  for (let at = address; at < end; at = (at & ~4095n) + 4096n) {
-    const physical = space.translate(at);
-    if (physical !== undefined) visit({ need, physical: physical - (physical % 4096), bytes: 4096 });
+  for (let at = address; at < end; ) {
+    const leaf = space.leafOf(at);
+    const limit = leaf === undefined ? (at & ~4095n) + 4096n : leaf.first + leaf.bytes;
+    const bytes = Number((limit < end ? limit : end) - at);
+    if (leaf !== undefined) visit({ need, physical: leaf.physical + Number(at - leaf.first), bytes });
+    at = limit;
   }
 }
 
