@@ -25,6 +25,7 @@ function counting(space: AddressSpace) {
   const counted: AddressSpace = {
     root: space.root,
     levels: space.levels,
+    leafOf: (address) => space.leafOf(address),
     translate: (address) => space.translate(address),
     walkKernel: (visitor, limit) => space.walkKernel(visitor, limit),
     readVirtual,
