@@ -85,19 +85,19 @@ function closeFeed(): void {
 }
 
 function openFeed(input: CoordinatorInput): PageFeed {
-  const { withoutFirmware } = writerOf(task.format);
+  const { cutsBehind } = writerOf(task.format);
   if (input.kind === 'file') {
     const options = {
       ...input.open,
       cancelled: () => slots.aborted,
       onUnpack: (bytesDone: number, bytesTotal: number) => slots.setProgress(bytesDone, bytesTotal, 'unpacking'),
     };
-    return new FileFeed(input.path, options, input.level, withoutFirmware);
+    return new FileFeed(input.path, options, input.level, cutsBehind);
   }
   enlargePipe(input.fd);
   port.postMessage({ kind: 'reading' } satisfies ThreadReport);
   const stream = new FifoStream(input.fd, input.path, input.stallSeconds, () => slots.aborted);
-  return new FifoFeed(stream, input.path, withoutFirmware);
+  return new FifoFeed(stream, input.path, cutsBehind);
 }
 
 class Conversion {

@@ -6,8 +6,8 @@ import { type Pieces, readSegments } from '../formats/elf/segments.js';
 import { sniffHead } from '../formats/registry.js';
 import type { Machine, Note } from '../image/memory-image.js';
 import { normalizeRanges, type PageRun, pageRuns, totalPages } from '../image/ranges.js';
+import { firmwareLoss, highestFirmware } from './behind-memory.js';
 import type { FifoStream } from './fifo-stream.js';
-import { firmwareLoss, highestFirmware } from './firmware.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
 /** Headers and notes of the largest guest (elf/layout.ts) fit; memory that stands before them would not. */
@@ -44,10 +44,10 @@ export class FifoFeed implements PageFeed {
 
   /**
    * Reads headers and notes.
-   * @param withoutFirmware of the format that is written
+   * @param cutsBehind of the format that is written
    * @throws UNSUPPORTED, CORRUPT, TRUNCATED, TIMEOUT, CANCELLED
    */
-  constructor(stream: FifoStream, path: string, withoutFirmware: string | undefined) {
+  constructor(stream: FifoStream, path: string, cutsBehind: string | undefined) {
     this.#stream = stream;
     this.#prefix = new StreamPrefix(stream, path);
     assertElf(this.#prefix, path);
@@ -56,8 +56,8 @@ export class FifoFeed implements PageFeed {
     this.pageSize = segments.pageSize;
     this.notes = segments.notes;
     const all = normalizeRanges([...rangesOf(segments.pieces), ...segments.omitted]);
-    const firmware = withoutFirmware === undefined ? undefined : highestFirmware(all);
-    this.losses = firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)];
+    const firmware = cutsBehind === undefined ? undefined : highestFirmware(all);
+    this.losses = firmware === undefined ? [] : [firmwareLoss(firmware, cutsBehind!)];
     const ram = all.filter((range) => range !== firmware);
     this.#pieces = piecesBelow(segments.pieces, firmware?.start ?? Number.MAX_SAFE_INTEGER);
     this.#index = new PageIndex(pageRuns(rangesOf(this.#pieces), segments.pageSize));

@@ -11,7 +11,7 @@ import { type PageRun, pageRuns, totalPages } from '../image/ranges.js';
 import { type FoundVmcoreinfo, findVmcoreinfo } from '../linux/find-kernel.js';
 import { kernelMapsOf } from '../linux/kernel-maps.js';
 import { planFilter, sectionsEnd } from '../linux/pages/page-filter.js';
-import { firmwareLoss, highestFirmware } from './firmware.js';
+import { cutBehind } from './behind-memory.js';
 import { KeptRuns } from './kept-runs.js';
 import type { Batch, PageFeed } from './page-feed.js';
 
@@ -38,10 +38,10 @@ export class FileFeed implements PageFeed {
 
   /**
    * @param level            which pages are left out: makedumpfile's bits
-   * @param withoutFirmware  of the format that is written
+   * @param cutsBehind  of the format that is written
    * @throws what `openImage` throws; TRUNCATED for an image that lacks memory it should have
    */
-  constructor(path: string, options: OpenOptions, level: number, withoutFirmware: string | undefined) {
+  constructor(path: string, options: OpenOptions, level: number, cutsBehind: string | undefined) {
     const image = openImage(path, options);
     try {
       assertWhole(image, path);
@@ -50,23 +50,21 @@ export class FileFeed implements PageFeed {
       this.#found = found;
       // Raw memory and LiME don't say; the kernel in it does.
       this.machine = this.#found?.kernel?.machine ?? image.machine;
-      const { excluded, report } = planFilter(image, this.#found, level);
+      const { excluded, report, sectionsEnd } = planFilter(image, this.#found, level);
       this.#image = image;
       this.#excluded = excluded;
       this.filter = report;
       this.notes = notesOf(image, this.#found);
       this.level = excluded === undefined ? image.level : image.level | report.level;
-      const firmware = withoutFirmware === undefined ? undefined : highestFirmware(image.ranges);
-      this.ram = pageRuns(
-        image.ranges.filter((range) => range !== firmware),
-        image.pageSize,
-      );
+      const end = sectionsEnd === undefined ? undefined : sectionsEnd * image.pageSize;
+      const { ranges, losses } = cutBehind(image.ranges, end, cutsBehind);
+      this.ram = pageRuns(ranges, image.pageSize);
       this.ramPages = totalPages(this.ram);
       this.keptPages = this.#countKept();
       this.inputBytes = image.fileBytes ?? fs.statSync(path).size;
       // Which of several kernels it is of is not asked again: the dump will have a note. A kernel that no one found is no news.
       this.warnings = [...warningsOf(image), ...(found?.kernel === undefined ? [] : warnings)];
-      this.losses = [...lossesOf(image), ...(firmware === undefined ? [] : [firmwareLoss(firmware, withoutFirmware!)])];
+      this.losses = [...lossesOf(image), ...losses];
       this.#kept = this.#keptRuns();
     } catch (error) {
       image.close();

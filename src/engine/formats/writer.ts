@@ -72,8 +72,8 @@ export interface WriterFormat {
   readonly compressions: readonly Compression[];
   /** `append` wants runs of pages without a gap. */
   readonly contiguous: boolean;
-  /** Why firmware that is the highest memory is left out (convert/firmware.ts); undefined where it is not. */
-  readonly withoutFirmware: string | undefined;
+  /** Why what lies far behind the guest's memory is left out (convert/behind-memory.ts); undefined where it is not. */
+  readonly cutsBehind: string | undefined;
   /** What of this image the format can't hold, one sentence each; said before the first byte is written. */
   losses(facts: DumpFacts): string[];
   /**

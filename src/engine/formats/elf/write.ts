@@ -30,7 +30,7 @@ export const elfWriter: WriterFormat = {
   canSplit: false,
   compressions: ['none'],
   contiguous: true,
-  withoutFirmware: undefined,
+  cutsBehind: undefined,
   losses,
   open: ([output], facts) => new ElfWriter(output!, facts),
 };

@@ -19,7 +19,7 @@ export const flattenedWriter: WriterFormat = {
   canSplit: false,
   compressions: COMPRESSIONS,
   contiguous: false,
-  withoutFirmware: 'makedumpfile could not filter the dump with it',
+  cutsBehind: 'makedumpfile could not filter the dump with it',
   losses: kdumpLosses,
   open: ([output], facts, compression) => new KdumpWriter(new FlattenedOutput(output!), facts, compression),
 };

@@ -15,7 +15,7 @@ export const kdumpWriter: WriterFormat = {
   canSplit: true,
   compressions: COMPRESSIONS,
   contiguous: false,
-  withoutFirmware: 'makedumpfile could not filter the dump with it',
+  cutsBehind: 'makedumpfile could not filter the dump with it',
   losses: kdumpLosses,
   open: (outputs, facts, compression) =>
     outputs.length === 1

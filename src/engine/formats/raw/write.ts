@@ -15,7 +15,7 @@ export const rawWriter: WriterFormat = {
   canSplit: false,
   compressions: ['none'],
   contiguous: true,
-  withoutFirmware: 'the file would have 4 GiB for its sake',
+  cutsBehind: 'the file would have 4 GiB for its sake',
   losses,
   open: ([output], facts) => new RawWriter(output!, facts),
 };

@@ -24,6 +24,8 @@ export interface PageFilter {
   readonly report: FilterReport;
   /** Pages to leave out; undefined where none are. */
   readonly excluded: PageBitmap | undefined;
+  /** The page number after the kernel's last memory section, where pages were told apart and it needs none behind. */
+  readonly sectionsEnd: number | undefined;
 }
 
 /** Bits that would take a class away. */
@@ -53,7 +55,11 @@ const SLACK_PAGES = 4096;
  * @throws what reading the image throws; never for what the memory holds
  */
 export function planFilter(image: MemoryImage, found: FoundVmcoreinfo | undefined, askedLevel: number): PageFilter {
-  const zeroOnly = (why?: string): PageFilter => ({ excluded: undefined, report: notFiltered(askedLevel, why) });
+  const zeroOnly = (why?: string): PageFilter => ({
+    excluded: undefined,
+    sectionsEnd: undefined,
+    report: notFiltered(askedLevel, why),
+  });
   if ((askedLevel & CLASS_BITS) === 0) return zeroOnly();
   const array = findPageArray(image, found);
   if ('refusal' in array) return zeroOnly(array.refusal);
@@ -139,6 +145,7 @@ interface Pass {
 class Planner {
   readonly #kept: { class: FilterClass | 'all'; why: string }[] = [];
   readonly #unchecked = new Set<string>();
+  #needsBehind = false;
   readonly #symbols: ReadonlyMap<string, bigint>;
 
   constructor(
@@ -169,6 +176,7 @@ class Planner {
     const isEmpty = pass.excluded.count === 0;
     return {
       excluded: isEmpty ? undefined : pass.excluded,
+      sectionsEnd: isEmpty || this.#needsBehind ? undefined : this.array.sectionsEnd,
       report: {
         askedLevel,
         level,
@@ -220,6 +228,8 @@ class Planner {
     const { pageSize } = this.image;
     const visit = (essential: Essential) => {
       const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
+      // A graphics card's memory it does map.
+      if (limit > this.array.sectionsEnd && essential.need !== KERNEL_MAPPINGS) this.#needsBehind = true;
       // The kernel may map pages of a file or of a process for itself; a free page it may not.
       const gone = essential.need === KERNEL_MAPPINGS ? free : excluded;
       let page = gone.next(Math.floor(essential.physical / pageSize), limit, true);
