@@ -273,6 +273,18 @@ describe('a class that takes what a debugger needs is kept', () => {
   });
 });
 
+test('memory behind the last section may go, unless something of the kernel is there', () => {
+  const card = buildPages('0x200 free');
+  card.image.write(0x9000 * 4096, Buffer.from('pixels'));
+  // The kernel maps a card's memory, too.
+  card.tables.map(0xffff_c900_0020_0000n, 0x9000 * 4096, 12);
+  const plan = (guest: PagesGuest, level: number) => planFilter(guest.image, findVmcoreinfo(guest.image).found, level);
+  expect(plan(card, 31)).toMatchObject({ sectionsEnd: 0x8000, report: { kept: [] } });
+  expect(plan(card, 1).sectionsEnd).toBeUndefined();
+  const note = buildPages('0x200 free', { guest: { hasNote: false, notePhysical: 0x9000 * 4096 } });
+  expect(plan(note, 31).sectionsEnd).toBeUndefined();
+});
+
 const hexOf = (page: number) => `0x${page.toString(16)}`;
 
 describe('a class that the kernel counts otherwise is kept', () => {
