@@ -108,7 +108,7 @@ if ! installed; then
   npm ci --no-audit --no-fund --loglevel=error >&2 || die "npm ci failed: see above"
 fi
 # folders count too: their time changes when a file is removed
-if [ ! -e dist/.built ] || [ -n "$(find src adapters package-lock.json tsconfig.json -newer dist/.built -print -quit)" ]; then
+if [ ! -e dist/.built ] || [ -n "$(find src adapters scripts/bundle.mjs package-lock.json tsconfig.json -newer dist/.built -print -quit)" ]; then
   mkdir -p dist; touch dist/.built.now      # a change in the middle of the build makes the next one build again
   npm run --silent build >&2 || die "the build failed: see above"
   mv dist/.built.now dist/.built
