@@ -115,6 +115,8 @@ export interface Manifest {
   /** Events of the same guest that came meanwhile and were folded into this dump. */
   readonly foldedEvents: number;
   /** What a reader should know: evidence that could not be had, … */
+  /** What the hypervisor's image had and the dump does not, beside pages that were left out by level: a sentence each. */
+  readonly losses: readonly string[];
   readonly warnings: readonly string[];
   readonly files: readonly ManifestFile[];
   readonly tools: Readonly<Record<string, string>>;

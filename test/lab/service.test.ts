@@ -43,6 +43,7 @@ describe('an administrator', () => {
       consistent: true,
       after: 'leave',
       panic: { kind: 'none' },
+      losses: [expect.stringMatching(/^the firmware's ROM \(256 KiB /)],
     });
     expect(manifest.guest).toMatchObject({ name: 'web 01', uuid: guest.uuid, host: 'lab' });
     expect(manifest.kernel.release).toBe(lab.kernelRelease);

@@ -111,6 +111,7 @@ export const manifestSchema: z.ZodType<Manifest> = z.strictObject({
     taint: z.string().max(64).exactOptional(),
   }),
   foldedEvents: count,
+  losses: z.array(longText).max(100),
   warnings: z.array(longText).max(1000),
   files: z.array(file).min(1).max(100),
   tools: z.record(z.string().max(100), line),

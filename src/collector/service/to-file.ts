@@ -11,6 +11,7 @@ import { Spool, SpoolFile } from '../spool/spool.js';
 import { newJournal } from '../steps/capture.js';
 import { captureGuest } from '../steps/capture-guest.js';
 import type { CollectorContext } from '../steps/context.js';
+import { convertedFacts } from '../steps/converted-facts.js';
 import { describeDump } from '../steps/describe-dump.js';
 import { assertAllowed, newCaptureId, payloadOf } from './request.js';
 import type { CaptureToFileResult } from './service.js';
@@ -67,15 +68,16 @@ export async function captureToFile(
       signal: options.signal,
       onProgress: (bytesDone, bytesTotal) => options.onProgress({ phase: 'converting', bytesDone, bytesTotal }),
     });
+    const facts = convertedFacts(converted, done.converted);
     const { kernel, panic, log, warnings } = await examineFile(output);
     if (log !== '') await writeFile(`${output}.dmesg.txt`, log, { mode: 0o600 });
     const manifest = describeDump({
       journal: newJournal(payload, done.guest),
       captured: done.captured,
-      converted: { pages: converted.pages, filter: converted.filter, warnings: [...converted.warnings, ...warnings] },
+      converted: { ...facts, warnings: [...facts.warnings, ...warnings] },
       examined: { kernel, panic },
       foldedEvents: 0,
-      files: [{ name: DUMP_FILE, sizeBytes: converted.outputBytes, sha256: converted.sha256 }],
+      files: [{ name: DUMP_FILE, sizeBytes: facts.dumpBytes, sha256: facts.sha256 }],
       version: context.version,
     });
     return { path: output, manifest };

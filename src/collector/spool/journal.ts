@@ -38,6 +38,7 @@ export interface ConvertedFacts {
   readonly filter: FilterReport;
   readonly dumpBytes: number;
   readonly sha256: string;
+  readonly losses: readonly string[];
   readonly warnings: readonly string[];
 }
 

@@ -100,7 +100,8 @@ async function filterDump(
     await rm(output, { force: true });
     await rm(`${output}.partial`, { force: true });
     try {
-      filtered = convertedFacts(await convertWithDigest(conversion(context, payload, control, dump, output)));
+      const again = await convertWithDigest(conversion(context, payload, control, dump, output));
+      filtered = convertedFacts(again, unfiltered);
       await writeJournal(folder, { ...journal, filtered });
     } catch (error) {
       if (toVmcorralError(error).code !== 'NO_SPACE') throw error;

@@ -6,7 +6,7 @@ import type { CapturedFacts, ConvertedFacts, ExaminedFacts, Journal } from '../s
 export interface DumpParts {
   readonly journal: Pick<Journal, 'id' | 'host' | 'guest' | 'payload'>;
   readonly captured: CapturedFacts;
-  readonly converted: Pick<ConvertedFacts, 'pages' | 'filter' | 'warnings'>;
+  readonly converted: Pick<ConvertedFacts, 'pages' | 'filter' | 'losses' | 'warnings'>;
   readonly examined: ExaminedFacts;
   readonly foldedEvents: number;
   readonly files: readonly ManifestFile[];
@@ -43,6 +43,7 @@ export function describeDump(parts: DumpParts): Manifest {
     kernel: examined.kernel,
     panic: examined.panic,
     foldedEvents: parts.foldedEvents,
+    losses: converted.losses,
     warnings: [...captured.warnings, ...converted.warnings],
     files: parts.files,
     tools: { vmcorral: parts.version, node: process.versions.node, ...captured.versions },

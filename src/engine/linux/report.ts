@@ -26,6 +26,7 @@ export interface ReportInput
     | 'pages'
     | 'imageBytes'
     | 'foldedEvents'
+    | 'losses'
     | 'warnings'
   > {
   /** Bytes of the dump file. */
@@ -99,12 +100,13 @@ function kernelLines({ kernel, panicDetails }: KernelExamination): string[] {
   return lines;
 }
 
-function sizeLines({ pages, imageBytes, dumpBytes, level, compression }: ReportInput): string[] {
+function sizeLines({ pages, imageBytes, dumpBytes, level, compression, losses }: ReportInput): string[] {
   const share = imageBytes > 0 ? ` (${((100 * dumpBytes) / imageBytes).toFixed(1)} %)` : '';
   const left = pages.excluded > 0 ? `, ${pages.excluded} left out` : '';
   return [
     field('sizes', `image ${bytes(imageBytes)}, dump ${bytes(dumpBytes)}${share}, ${compression}, level ${level}`),
     field('pages', `${pages.ram} of ${pages.pageSize} bytes: ${pages.written} written, ${pages.zero} zero${left}`),
+    ...losses.map((loss) => field('lost', oneLine(loss))),
   ];
 }
 

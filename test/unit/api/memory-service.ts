@@ -236,6 +236,7 @@ function entryOf(id: string, content: Buffer): DumpEntry {
     kernel: {},
     panic: { kind: 'none', message: 'no panic' },
     foldedEvents: 0,
+    losses: [],
     warnings: [],
     files: [
       { name: 'vmcore', sizeBytes: content.length, sha256: sha256(content) },

@@ -83,6 +83,7 @@ export function manifest(facts: Partial<Manifest> = {}): Manifest {
       taint: 'OE',
     },
     foldedEvents: 3,
+    losses: ["the firmware's ROM is left out: makedumpfile could not filter the dump with it"],
     warnings: ['no console log: the guest has no serial port'],
     files: [
       { name: 'vmcore', sizeBytes: 150_000_000, sha256: 'a'.repeat(64) },

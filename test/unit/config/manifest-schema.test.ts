@@ -47,6 +47,7 @@ const MANIFEST: Manifest = {
     taint: '',
   },
   foldedEvents: 3,
+  losses: [],
   warnings: [],
   files: [
     { name: 'vmcore', sizeBytes: 163840, sha256: SHA },

@@ -34,6 +34,7 @@ function input(log: string, changes: Partial<ReportInput> = {}): ReportInput {
     dumpBytes: 1_024_000,
     foldedEvents: 2,
     dumpFile: 'vmcore',
+    losses: ['the input lacks registers'],
     warnings: ['no console log'],
     examination: examineImage(buildGuest({ log, ring: { countBits: 8, sizeBits: 14 } }).image),
     ...changes,
@@ -49,6 +50,7 @@ describe('report.txt', () => {
     expect(report).toContain('dump 1000.0 KiB (25.0 %), zlib, level 1');
     expect(report).toContain('2 more events folded into this dump');
     expect(report).toContain('- no console log');
+    expect(report).toContain('lost        the input lacks registers\n');
   });
 
   test('shows the log around the panic line and marks that line', () => {
