@@ -54,7 +54,8 @@ async function crash(name: string, way: Way, index: 0 | 1): Promise<Crashed> {
     ...(way.generic ? { kernel: generic } : {}),
   });
   try {
-    if (!way.noInit) await guest.waitReady();
+    if (way.noInit) await guest.waitBoot('the panic', () => hasPanicked(guest));
+    else await guest.waitReady();
     if ((way.how ?? way.run) !== undefined) await fail(guest, way, cpu);
     const end = way.verdict === undefined ? () => hasPanicked(guest) : () => isOver(guest, way);
     await until(

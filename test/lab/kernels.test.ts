@@ -249,7 +249,10 @@ describe.each(KERNELS.map((tried, index) => ({ ...tried, index })))('$is', (trie
         );
         expect(answers).toEqual([all, all]);
         expect(all).toMatchObject({ release: guest.kernel.release, crashed: 'sh' });
-        expect(all!.tasks).toContainEqual([2, 'kthreadd', expect.stringContaining(' schedule ')]);
+        expect(all!.tasks).toContainEqual([2, 'kthreadd', expect.any(String)]);
+        // Those of pids 1 and 2 may be a CPU's: QEMU writes the CPU's number plus one as its pid, and drgn believes that.
+        const asleep = all!.tasks.filter(([pid, , stack]) => pid > 2 && stack?.includes(' schedule '));
+        expect(asleep.length).toBeGreaterThan(10);
         const { log } = await examineFile(left[0]!);
         expect(log).toContain('sysrq triggered crash');
         expect(stampOnce(log, all!.log).trimEnd()).toBe(all!.log.trimEnd());

@@ -20,22 +20,25 @@ export class LabGuest {
     private readonly virsh: (...args: string[]) => Promise<string>,
   ) {}
 
-  /**
-   * Waits for the guest's init to say READY, or, with `fill=`, FILLED on the console. One emulated guest in some hundred
-   * stands still for ever before its init, for no reason of ours: it is reset once.
-   */
+  /** Waits for the guest's init to say READY, or, with `fill=`, FILLED on the console. */
   async waitReady(mark: 'READY' | 'FILLED' = 'READY', timeoutMs = 180_000): Promise<void> {
-    const says = (text: string, withinMs: number) => {
-      const isThere = async () => (await this.console()).includes(`LAB ${text}`);
-      return until(`LAB ${text} on the console of ${this.name}`, isThere, withinMs);
-    };
+    const says = (text: string) => async () => (await this.console()).includes(`LAB ${text}`);
+    await this.waitBoot('LAB READY', says('READY'), timeoutMs);
+    if (mark === 'FILLED') await until(`LAB FILLED on the console of ${this.name}`, says('FILLED'), timeoutMs);
+  }
+
+  /**
+   * Waits for what a boot ends with. One emulated guest in some hundred stands still for ever before its init, for no
+   * reason of ours: it is reset once.
+   */
+  async waitBoot(what: string, isThere: () => Promise<boolean>, timeoutMs = 180_000): Promise<void> {
+    const within = (ms: number) => until(`${what} of ${this.name}`, isThere, ms);
     try {
-      await says('READY', BOOT_MS);
+      await within(BOOT_MS);
     } catch {
       await this.virsh('reset', this.uuid);
-      await says('READY', timeoutMs);
+      await within(timeoutMs);
     }
-    if (mark === 'FILLED') await says(mark, timeoutMs);
   }
 
   /** What the console printed so far (from its log file, which the domain XML names). */

@@ -62,7 +62,8 @@ text = prog['prb'].text_data_ring
 piece('text of the log', text.data.value_(), 1 << text.size_bits.value_())
 for task in for_each_task(prog):
     TASKS.append([task.pid.value_(), task.comm.string_().decode(), stack_of(task)])
-    object('task', task[0])
+    # What follows has as many registers as the CPU, not as the type: reading on, drgn leaves the object.
+    piece('task', task.value_(), prog.type('struct task_struct').member('thread').offset)
     stack = task.stack.value_()
     piece('stack', stack, THREAD_SIZE)
     piece('guard page', stack - PAGE, PAGE)
