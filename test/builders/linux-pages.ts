@@ -23,7 +23,8 @@ const STRUCT_BYTES = 64;
 const DIRECT_MAP = 0xffff_8880_0000_0000n;
 export const VMEMMAP = 0xffff_ea00_0000_0000n;
 /** Physical places of what only this guest has. */
-const ROOTS = 0x80_0000;
+/** Pointers to pages of sections, where `sections` is `extreme`. */
+export const ROOTS = 0x80_0000;
 const SECTIONS = 0x81_0000;
 const PAGE_ARRAY = 0x100_0000;
 const at = (offset: number) => STEXT + BigInt(offset);

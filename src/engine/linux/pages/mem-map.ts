@@ -18,7 +18,13 @@ export interface MemMapPiece {
   readonly address: bigint;
 }
 
-export type MemMap = { readonly pieces: readonly MemMapPiece[] } | { readonly refusal: string };
+interface FoundMemMap {
+  readonly pieces: readonly MemMapPiece[];
+  /** False where some of the sections could not be read. */
+  readonly isWhole: boolean;
+}
+
+export type MemMap = FoundMemMap | { readonly refusal: string };
 
 /** bit 0: present; the next ones mark the kind of section. A struct page of 64 bytes leaves six bits. */
 const SECTION_PRESENT = 1n;
@@ -40,7 +46,7 @@ export function findMemMap(space: AddressSpace, info: Vmcoreinfo, layout: PageLa
   const address = new KernelMemory(space).u64(memMap);
   return address === undefined
     ? { refusal: 'mem_map can not be read' }
-    : { pieces: [{ firstPage: 0, pageCount: pageLimit, address }] };
+    : { pieces: [{ firstPage: 0, pageCount: pageLimit, address }], isWhole: true };
 }
 
 interface Sections {
@@ -62,12 +68,12 @@ function sparseMemMap(
 ): MemMap {
   const sections = sectionsOf(info, layout, pageLimit);
   if ('refusal' in sections) return sections;
-  const pieces = readSections(space, layout, sections, memSection);
-  if (pieces.length > 0) return { pieces };
+  const first = readSections(space, layout, sections, memSection);
+  if (first.pieces.length > 0) return first;
   // A symbol that came from a symbol table names the pointer, not what it points to.
   const pointed = new KernelMemory(space).u64(memSection);
-  const second = pointed === undefined ? [] : readSections(space, layout, sections, pointed);
-  return second.length > 0 ? { pieces: second } : { refusal: 'mem_section names no memory' };
+  const second = pointed === undefined ? first : readSections(space, layout, sections, pointed);
+  return second.pieces.length > 0 ? second : { refusal: 'mem_section names no memory' };
 }
 
 function sectionsOf(
@@ -104,33 +110,37 @@ function sectionsOf(
   };
 }
 
-function readSections(space: AddressSpace, layout: PageLayout, sections: Sections, memSection: bigint): MemMapPiece[] {
+function readSections(space: AddressSpace, layout: PageLayout, sections: Sections, memSection: bigint): FoundMemMap {
   const { sectionBytes, perRoot, count, isExtreme } = sections;
   const memory = new KernelMemory(space);
   const pieces: MemMapPiece[] = [];
+  let isWhole = true;
   if (!isExtreme) {
     for (let first = 0; first < count; first += perRoot) {
       const at = memSection + BigInt(first * sectionBytes);
-      readRoot(memory, layout, sections, at, first, pieces);
+      if (!readRoot(memory, layout, sections, at, first, pieces)) isWhole = false;
     }
-    return pieces;
+    return { pieces, isWhole };
   }
   const roots = Math.ceil(count / perRoot);
   for (let first = 0; first < roots; first += ROOTS_AT_ONCE) {
     const wanted = Math.min(ROOTS_AT_ONCE, roots - first);
     // Copied: reading a root moves the window that a view would look into.
     const pointers = memory.bytes(memSection + BigInt(first * 8), wanted * 8);
-    if (pointers === undefined) continue;
+    if (pointers === undefined) {
+      isWhole = false;
+      continue;
+    }
     const view = new DataView(pointers.buffer);
     for (let i = 0; i < wanted; i++) {
       const root = view.getBigUint64(i * 8, true);
-      if (root !== 0n) readRoot(memory, layout, sections, root, (first + i) * perRoot, pieces);
+      if (root !== 0n && !readRoot(memory, layout, sections, root, (first + i) * perRoot, pieces)) isWhole = false;
     }
   }
-  return pieces;
+  return { pieces, isWhole };
 }
 
-/** A page full of mem_section structures, `firstSection` and those behind it. */
+/** A page full of mem_section structures, `firstSection` and those behind it. @returns false where it can't be read */
 function readRoot(
   memory: KernelMemory,
   layout: PageLayout,
@@ -138,10 +148,10 @@ function readRoot(
   root: bigint,
   firstSection: number,
   pieces: MemMapPiece[],
-): void {
+): boolean {
   const wanted = Math.min(perRoot, count - firstSection);
   const view = memory.view(root, wanted * sectionBytes);
-  if (view === undefined) return;
+  if (view === undefined) return false;
   const flagBits = layout.structBytes % 64 === 0 ? 6n : 5n;
   for (let i = 0; i < wanted; i++) {
     const value = view.getBigUint64(i * sectionBytes + fieldOffset, true);
@@ -157,6 +167,7 @@ function readRoot(
       pieces.push({ firstPage, pageCount: pagesPerSection, address });
     }
   }
+  return true;
 }
 
 function isNext(piece: MemMapPiece, address: bigint, { structBytes }: PageLayout): boolean {

@@ -82,7 +82,7 @@ export function forEachClass(
   return undefined;
 }
 
-/** The page number after the kernel's last memory section; undefined where the page array is not found. */
+/** The page number after the kernel's last memory section; undefined where the page array is not found, or not all of it. */
 export function sectionsEnd(image: MemoryImage, found: FoundVmcoreinfo | undefined): number | undefined {
   const array = findPageArray(image, found);
   return 'refusal' in array ? undefined : array.sectionsEnd;
@@ -94,8 +94,8 @@ interface PageArray {
   readonly physical: number | undefined;
   readonly kernel: ProvenKernel;
   readonly layout: PageLayout;
-  /** The page number after the last section. */
-  readonly sectionsEnd: number;
+  /** The page number after the last section; undefined where not all of them could be read. */
+  readonly sectionsEnd: number | undefined;
   /** Clipped to the image's RAM. */
   readonly pieces: readonly MemMapPiece[];
 }
@@ -118,7 +118,8 @@ function findPageArray(
   const memMap = findMemMap(kernel.space, info, layout, pageLimit(ram));
   if ('refusal' in memMap) return { refusal: `the kernel's page array was not found: ${memMap.refusal}` };
   const pieces = clipPieces(memMap.pieces, ram, layout);
-  return { info, physical: found.physical, kernel, layout, sectionsEnd: pageLimit(memMap.pieces), pieces };
+  const sectionsEnd = memMap.isWhole ? pageLimit(memMap.pieces) : undefined;
+  return { info, physical: found.physical, kernel, layout, sectionsEnd, pieces };
 }
 
 /** The parts of the pieces that describe RAM of the image. */
@@ -229,7 +230,7 @@ class Planner {
     const visit = (essential: Essential) => {
       const limit = Math.ceil((essential.physical + essential.bytes) / pageSize);
       // A graphics card's memory it does map.
-      if (limit > this.array.sectionsEnd && essential.need !== KERNEL_MAPPINGS) this.#needsBehind = true;
+      if (limit > (this.array.sectionsEnd ?? 0) && essential.need !== KERNEL_MAPPINGS) this.#needsBehind = true;
       // The kernel may map pages of a file or of a process for itself; a free page it may not.
       const gone = essential.need === KERNEL_MAPPINGS ? free : excluded;
       let page = gone.next(Math.floor(essential.physical / pageSize), limit, true);

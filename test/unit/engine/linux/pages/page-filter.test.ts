@@ -14,8 +14,10 @@ import {
   type PagesGuest,
   type PagesOptions,
   RAM_PAGES,
+  ROOTS,
   VMEMMAP,
 } from '../../../../builders/linux-pages.js';
+import { writeU64 } from '../../../../builders/linux-paging.js';
 
 const ALL = `
   0x100 free order=3
@@ -283,6 +285,12 @@ test('memory behind the last section may go, unless something of the kernel is t
   expect(plan(card, 1).sectionsEnd).toBeUndefined();
   const note = buildPages('0x200 free', { guest: { hasNote: false, notePhysical: 0x9000 * 4096 } });
   expect(plan(note, 31).sectionsEnd).toBeUndefined();
+  // Sections of memory from 32 GiB on, first none, then such as can't be read.
+  const large = buildPages('0x200 free', { sections: 'extreme' });
+  large.image.write(33 * 2 ** 30, Buffer.from('memory'));
+  expect(plan(large, 31).sectionsEnd).toBe(0x8000);
+  writeU64(large.image, ROOTS + 8, 0xffff_8880_7000_0000n);
+  expect(plan(large, 31)).toMatchObject({ sectionsEnd: undefined, report: { level: 31 } });
 });
 
 const hexOf = (page: number) => `0x${page.toString(16)}`;
