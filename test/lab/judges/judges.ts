@@ -108,11 +108,23 @@ export async function crashSays(program: string, vmlinux: string, path: string):
 }
 
 /** The answers but stacks of tasks that were on a CPU, unless they panicked: others' are looked for by their registers. */
-export function withoutActive(answers: string): string {
+export const withoutActive = (answers: string): string => withActive(answers, () => '');
+
+/**
+ * Of those stacks what stands before the second frame: of a CPU that was stopped on 6.12, 8.0.6 begins with its registers in kdump
+ * files only. They are compared by themselves.
+ */
+export const withoutInnermost = (answers: string): string =>
+  withActive(answers, (frames) => frames.slice(Math.max(0, frames.search(/^ *#1 /m))));
+
+/** Changes the stacks of tasks that were on a CPU and did not panic. */
+function withActive(answers: string, change: (frames: string) => string): string {
   const active = [...answers.matchAll(/^> +\d+ +-?\d+ +\d+ +([0-9a-f]{16})/gm)].map(([, task]) => task);
   if (active.length === 0) throw new Error('crash shows no task that was on a CPU');
   const stack = new RegExp(`^(PID: .* TASK: (?:${active.join('|')}) .*\n)((?:.+\n)*)`, 'gm');
-  return answers.replace(stack, (all, title: string, frames: string) => (frames.includes(' panic at ') ? all : title));
+  return answers.replace(stack, (all, title: string, frames: string) =>
+    frames.includes(' panic at ') ? all : `${title}${change(frames)}`,
+  );
 }
 
 /** Log and memory only: of the system's crash, in a third of the time. */
@@ -152,7 +164,9 @@ for task in for_each_task(prog):
 export async function drgnSays(vmlinux: string, path: string, program = 'drgn'): Promise<string> {
   const script = `${path}.drgn.py`;
   writeFileSync(script, DRGN);
-  return await command(program, ['-q', '-c', path, '-s', vmlinux, script]);
+  const text = await command(program, ['-q', '-c', path, '-s', vmlinux, script]);
+  // Frames of user space: drgn reads on behind them, and in an ELF file finds physical memory at virtual 0.
+  return text.replace(/^#\d+ +0x[0-9a-f]+\n/gm, '');
 }
 
 /**
