@@ -105,7 +105,7 @@ function dumpPairs({ pages, ...manifest }: Manifest): Pair[] {
     ['zero', share(pages.zero)],
     ['left out', leftOut(manifest, pages)],
     ['written', share(pages.written)],
-    ...manifest.losses.map((loss): Pair => ['lost', sentence(loss)]),
+    ...(manifest.losses ?? []).map((loss): Pair => ['lost', sentence(loss)]),
   ];
 }
 

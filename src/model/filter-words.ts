@@ -12,7 +12,7 @@ export const CLASS_NAMES: Readonly<Record<FilterClass, string>> = {
 };
 
 /** A sentence for each class that was kept although it was to be left out, and one of what could not be checked. */
-export function describeDoubts({ kept, unchecked }: FilterReport): string[] {
+export function describeDoubts({ kept, unchecked = [] }: FilterReport): string[] {
   const sentences = kept.map(({ class: name, why }) => {
     const what = name === 'all' ? 'nothing was left out' : `${CLASS_NAMES[name]} was kept`;
     return `${what}: ${why}`;

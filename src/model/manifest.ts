@@ -40,8 +40,8 @@ export interface FilterReport {
   readonly excluded: Readonly<Record<FilterClass, number>>;
   /** What was asked for and kept all the same, and why: sentences for people. */
   readonly kept: readonly { readonly class: FilterClass | 'all'; readonly why: string }[];
-  /** What the result could not be held against, as this kernel doesn't tell: in words. */
-  readonly unchecked: readonly string[];
+  /** What the result could not be held against, as this kernel doesn't tell: in words. Absent in older manifests. */
+  readonly unchecked?: readonly string[];
 }
 
 export interface KernelFacts {
@@ -115,8 +115,8 @@ export interface Manifest {
   /** Events of the same guest that came meanwhile and were folded into this dump. */
   readonly foldedEvents: number;
   /** What a reader should know: evidence that could not be had, … */
-  /** What the hypervisor's image had and the dump does not, beside pages that were left out by level: a sentence each. */
-  readonly losses: readonly string[];
+  /** What the hypervisor's image had and the dump does not, beside pages left out by level: a sentence each. Absent in older ones. */
+  readonly losses?: readonly string[];
   readonly warnings: readonly string[];
   readonly files: readonly ManifestFile[];
   readonly tools: Readonly<Record<string, string>>;

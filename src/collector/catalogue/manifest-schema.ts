@@ -41,7 +41,7 @@ const filter = z.strictObject({
   kept: z
     .array(z.strictObject({ class: z.enum([...FILTER_CLASSES, 'all']), why: longText }))
     .max(FILTER_CLASSES.length + 1),
-  unchecked: z.array(line).max(100),
+  unchecked: z.array(line).max(100).exactOptional(),
 });
 
 const pages = z.strictObject({
@@ -111,7 +111,7 @@ export const manifestSchema: z.ZodType<Manifest> = z.strictObject({
     taint: z.string().max(64).exactOptional(),
   }),
   foldedEvents: count,
-  losses: z.array(longText).max(100),
+  losses: z.array(longText).max(100).exactOptional(),
   warnings: z.array(longText).max(1000),
   files: z.array(file).min(1).max(100),
   tools: z.record(z.string().max(100), line),

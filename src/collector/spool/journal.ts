@@ -38,7 +38,8 @@ export interface ConvertedFacts {
   readonly filter: FilterReport;
   readonly dumpBytes: number;
   readonly sha256: string;
-  readonly losses: readonly string[];
+  /** Absent in a journal of an older version. */
+  readonly losses?: readonly string[];
   readonly warnings: readonly string[];
 }
 

@@ -43,7 +43,7 @@ export function describeDump(parts: DumpParts): Manifest {
     kernel: examined.kernel,
     panic: examined.panic,
     foldedEvents: parts.foldedEvents,
-    losses: converted.losses,
+    losses: converted.losses ?? [],
     warnings: [...captured.warnings, ...converted.warnings],
     files: parts.files,
     tools: { vmcorral: parts.version, node: process.versions.node, ...captured.versions },

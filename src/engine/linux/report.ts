@@ -100,7 +100,7 @@ function kernelLines({ kernel, panicDetails }: KernelExamination): string[] {
   return lines;
 }
 
-function sizeLines({ pages, imageBytes, dumpBytes, level, compression, losses }: ReportInput): string[] {
+function sizeLines({ pages, imageBytes, dumpBytes, level, compression, losses = [] }: ReportInput): string[] {
   const share = imageBytes > 0 ? ` (${((100 * dumpBytes) / imageBytes).toFixed(1)} %)` : '';
   const left = pages.excluded > 0 ? `, ${pages.excluded} left out` : '';
   return [

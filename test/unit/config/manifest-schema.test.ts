@@ -7,6 +7,12 @@ import type { Manifest } from '#src/model/manifest.js';
 
 const SCHEMA_FILE = new URL('../../../config/manifest.schema.json', import.meta.url);
 const SHA = 'a'.repeat(64);
+const FILTER = {
+  askedLevel: 31,
+  level: 31,
+  excluded: { free: 1, cache: 0, privateCache: 0, user: 0, poisoned: 0, offline: 0 },
+  kept: [],
+};
 
 const MANIFEST: Manifest = {
   schemaVersion: 1,
@@ -103,6 +109,13 @@ describe('config/manifest.schema.json', () => {
   //   fs.writeFileSync('config/manifest.schema.json', JSON.stringify(m.manifestJsonSchema(), null, 2)))" && npx biome …
   it('is what the zod schema gives', async () => {
     expect(JSON.parse(await readFile(SCHEMA_FILE, 'utf8'))).toEqual(manifestJsonSchema());
+  });
+
+  it('takes manifests from before losses and what was not checked were told', () => {
+    const { losses: _, ...older } = MANIFEST;
+    expect(parseManifest(JSON.stringify(older), 'x')).toEqual(older);
+    const { unchecked: __, ...filter } = { ...FILTER, unchecked: [] };
+    expect(parseManifest(JSON.stringify({ ...older, filter }), 'x').filter).toEqual(filter);
   });
 
   it('accepts and refuses the same as parseManifest, asked through another validator', async () => {
