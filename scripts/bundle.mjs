@@ -5,7 +5,6 @@
  * Packages stay outside, for some look for files around their own; commander is needed by every verb.
  */
 
-import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { rolldown } from 'rolldown';
@@ -27,6 +26,6 @@ async function bundle(file, options) {
   await built.close();
 }
 
-fs.rmSync(BUNDLE, { recursive: true, force: true });
+// Pieces of earlier builds stay until `npm run clean`: a daemon that runs still loads its own, by the hash in their names.
 for (const file of ALONE) await bundle(file, { codeSplitting: false });
 await bundle('src/main.js', { chunkFileNames: '[name]-[hash].js' });
